@@ -96,7 +96,7 @@ def _opaque_rgb(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB")
     rgba = image.convert("RGBA")
-    if rgba.getextrema()[3] != (255, 255):
+    if rgba.getchannel("A").getextrema() != (255, 255):
         raise ValueError("it must be opaque, got transparent pixels.")
     return rgba.convert("RGB")
 

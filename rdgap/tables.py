@@ -1,0 +1,167 @@
+"""The tables that travel between commands, with their columns declared once.
+
+Tables are CSV files, long and tidy: one row per image, codec and setting, units in the column names, one header
+line, UTF-8, `\\n` line ends, numbers in full precision, rows sorted. `num_pixels` is always there, so that
+any average can be formed later.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Column:
+    """What the entries of a column may be.
+
+    Attributes:
+        kind: `str` (not empty), `int` or `float`.
+        minimum: Least number allowed.
+        may_be_nan: Whether not-a-number, an empty entry in the file, is allowed.
+        may_be_infinite: Whether plus infinity is allowed.
+        one_of: The only texts allowed; empty for any.
+    """
+
+    kind: type[str] | type[int] | type[float]
+    minimum: float = -math.inf
+    may_be_nan: bool = False
+    may_be_infinite: bool = False
+    one_of: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.kind is str:
+            return " or ".join(map(repr, self.one_of)) or "a text"
+        noun = "a whole number" if self.kind is int else "a number"
+        bound = f" of at least {self.minimum:g}" if self.minimum > -math.inf else ""
+        return noun + bound + (" or empty" if self.may_be_nan else "")
+
+
+Schema = Mapping[str, Column]
+"""The columns of a table by name, in their order."""
+
+EVALUATION: Schema = {
+    "codec": Column(str),
+    "setting": Column(float),
+    "dataset": Column(str),
+    "image": Column(str),
+    "num_pixels": Column(int, minimum=1),
+    "bits": Column(float, minimum=0),
+    "rate_kind": Column(str, one_of=("estimated", "coded")),
+    "mse": Column(float, minimum=0),
+    "psnr_db": Column(float, may_be_infinite=True),
+    "ms_ssim": Column(float, may_be_nan=True),
+}
+"""Rate and distortion of each image under each codec and setting.
+
+codec: Name of the codec.
+setting: What moves the codec along its curve: `lmbda` of a trained codec, the quality of JPEG, the QP of BPG.
+dataset: Name of the folder of images.
+image: Name of the image file without its suffix.
+num_pixels: Height times width.
+bits: Size of the image's description in bits; `bits / num_pixels` is its rate in bits per pixel.
+rate_kind: "estimated" (-log2 of the prior at the rounded latents) or "coded" (the length of a real file).
+mse: Mean squared error over pixels and channels, 0..255 scale, of the decoded image rounded to 8 bit.
+psnr_db: 10 log10(255^2 / mse); `inf` where the decoded image is exact.
+ms_ssim: Multi-scale structural similarity; empty (NaN) for images too small for its five scales.
+"""
+
+
+def read_table(path: Path, schema: Schema) -> pd.DataFrame:
+    """Read a CSV table that has exactly the columns of `schema`, in any order; returned in that of `schema`.
+
+    Raises:
+        ValueError: If a column is missing, unknown or named twice, an entry is not what its column allows, or
+            there is no row.
+        OSError: If the file cannot be read.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header, *rows = csv.reader(file, strict=True)
+    except (ValueError, csv.Error) as error:  # no line at all, not UTF-8, or a quote left open
+        raise ValueError(f"{path}: not a CSV table: {error}.") from error
+    _check_columns(header, schema, path)
+    if not rows:
+        raise ValueError(f"{path}: a table must have at least one row, got the header only.")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise ValueError(f"{path}: row {number} must have {len(header)} entries, got {len(row)}.")
+    return pd.DataFrame(
+        {
+            name: [_checked(_number(row[header.index(name)], column), name, column, path) for row in rows]
+            for name, column in schema.items()
+        }
+    )
+
+
+def write_table(path: Path, frame: pd.DataFrame, schema: Schema) -> None:
+    """Write a table of exactly the columns of `schema` as CSV, rows sorted, in one step.
+
+    Equal content gives equal bytes, whatever the order of the rows and columns was.
+
+    Raises:
+        ValueError: If a column is missing, unknown or named twice, an entry is not what its column allows, or
+            there is no row.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    _check_columns(list(frame.columns), schema, path)
+    if frame.empty:
+        raise ValueError(f"{path}: a table must have at least one row, got none.")
+    checked = pd.DataFrame(
+        {name: [_checked(entry, name, column, path) for entry in frame[name]] for name, column in schema.items()}
+    )
+    with replacing(path) as temporary:
+        checked.sort_values(list(schema)).to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def _check_columns(names: Sequence[str], schema: Schema, path: Path) -> None:
+    missing = [name for name in schema if name not in names]
+    wrong = [name for position, name in enumerate(names) if name not in schema or name in names[:position]]
+    if missing or wrong:
+        raise ValueError(
+            f"{path}: the columns must be {', '.join(schema)}; "
+            f"missing: {', '.join(missing) or 'none'}; unknown or twice: {', '.join(map(str, wrong)) or 'none'}."
+        )
+
+
+def _number(text: str, column: Column) -> str | int | float:
+    """Return the number that a text of a numeric column stands for, or the text where it stands for none."""
+    if column.kind is str:
+        return text
+    try:
+        return column.kind(text or "nan")
+    except ValueError:
+        return text
+
+
+def _checked(entry: object, name: str, column: Column, path: Path) -> str | int | float:
+    """Return an entry as the type of its column, or refuse it."""
+    if column.kind is str:
+        if isinstance(entry, str) and entry and (not column.one_of or entry in column.one_of):
+            return entry
+    elif isinstance(entry, Integral if column.kind is int else Real) and not isinstance(entry, bool):
+        number = column.kind(entry)
+        if _is_allowed(number, column):
+            return number
+    raise ValueError(f"{path}: `{name}` must be {column}, got {entry!r}.")
+
+
+def _is_allowed(number: float, column: Column) -> bool:
+    if math.isnan(number):
+        return column.may_be_nan
+    return number >= column.minimum and (column.may_be_infinite or math.isfinite(number)) and number > -math.inf

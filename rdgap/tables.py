@@ -1,7 +1,7 @@
 """The tables that travel between commands, with their columns declared once.
 
 Tables are CSV files, long and tidy: one row per image, codec and setting, units in the column names, one header
-line, UTF-8, `\\n` line ends, numbers in full precision, rows sorted. `num_pixels` is always there, so that
+line, UTF-8, LF line ends, numbers in full precision, rows sorted. `num_pixels` is always there, so that
 any average can be formed later.
 """
 
@@ -155,7 +155,7 @@ def _checked(entry: object, name: str, column: Column, path: Path) -> str | int 
         if isinstance(entry, str) and entry and (not column.one_of or entry in column.one_of):
             return entry
     elif isinstance(entry, Integral if column.kind is int else Real) and not isinstance(entry, bool):
-        number = column.kind(entry)
+        number = int(entry) if isinstance(entry, Integral) and column.kind is int else float(entry)
         if _is_allowed(number, column):
             return number
     raise ValueError(f"{path}: `{name}` must be {column}, got {entry!r}.")

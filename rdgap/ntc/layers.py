@@ -1,0 +1,133 @@
+"""Layers that the transforms are built of: strided convolutions, GDN, and ELIC's residual blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def down(in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, bias: bool = True) -> nn.Conv2d:
+    """Convolution that divides height and width (multiples of `stride`) by exactly `stride`."""
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=(kernel - 1) // 2, bias=bias)
+
+
+def up(in_channels: int, out_channels: int, kernel: int, stride: int, *, bias: bool = True) -> nn.ConvTranspose2d:
+    """Transposed convolution that multiplies height and width by exactly `stride`.
+
+    Raises:
+        ValueError: If the kernel is smaller than the stride, which would leave pixels that nothing reaches.
+    """
+    if kernel < stride:
+        raise ValueError(f"the kernel of a transposed convolution must cover its stride, got {kernel} for {stride}.")
+    padding = (kernel - stride + 1) // 2
+    return nn.ConvTranspose2d(
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        padding=padding,
+        output_padding=2 * padding - (kernel - stride),
+        bias=bias,
+    )
+
+
+class LowerBound(torch.autograd.Function):
+    """`max(x, bound)`, letting the gradient through where it points back inside.
+
+    A plain clamp has zero gradient below the bound, so that a parameter which once touched it stays there for ever.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, bound: float) -> Tensor:
+        """Return `max(x, bound)`."""
+        return x.clamp(min=bound)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        """Keep where the bound is active."""
+        ctx.inside = inputs[0] >= inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Pass the gradient inside the bound, and outside where a descent step would raise `x`."""
+        (gradient,) = gradients
+        return torch.where(ctx.inside | (gradient < 0), gradient, torch.zeros_like(gradient)), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        """Forward-mode derivative: that of the clamp."""
+        return torch.where(ctx.inside, tangents[0], torch.zeros_like(tangents[0]))
+
+
+def lower_bound(x: Tensor, bound: float) -> Tensor:
+    """Return `max(x, bound)` with the gradient of `LowerBound`."""
+    result = LowerBound.apply(x, bound)
+    assert isinstance(result, Tensor)
+    return result
+
+
+class GDN(nn.Module):
+    """Generalised divisive normalisation with exponent one, `x / (beta + gamma |x|)`.
+
+    The inverse multiplies instead of dividing. `beta` and `gamma` are squares of the stored parameters less a
+    pedestal, so that they stay positive and small values still move (Balle 2018, "Efficient nonlinear transforms").
+    """
+
+    PEDESTAL = 2.0**-36
+    SMALLEST_BETA = 1e-6
+
+    def __init__(self, channels: int, *, inverse: bool = False) -> None:
+        super().__init__()
+        self.inverse = inverse
+        self.beta_root = nn.Parameter(torch.full((channels,), 1.0 + self.PEDESTAL).sqrt())
+        self.gamma_root = nn.Parameter((0.1 * torch.eye(channels) + self.PEDESTAL).sqrt())
+
+    @property
+    def beta(self) -> Tensor:
+        """Offsets, (channels,), at least 1e-6."""
+        bound = (self.SMALLEST_BETA + self.PEDESTAL) ** 0.5
+        return lower_bound(self.beta_root, bound).square() - self.PEDESTAL
+
+    @property
+    def gamma(self) -> Tensor:
+        """Weights, (channels, channels), not negative."""
+        return lower_bound(self.gamma_root, self.PEDESTAL**0.5).square() - self.PEDESTAL
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (batch, channels, height, width)."""
+        norm = functional.conv2d(x.abs(), self.gamma[:, :, None, None], self.beta)
+        return x * norm if self.inverse else x / norm
+
+
+class ResidualBottleneck(nn.Module):
+    """ELIC's residual block: 1x1 to half the channels, 3x3, 1x1 back, and the skip (He et al. 2022)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            down(channels, channels // 2, 1),
+            nn.ReLU(),
+            down(channels // 2, channels // 2, 3),
+            nn.ReLU(),
+            down(channels // 2, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, channels, height, width) to the same shape."""
+        return x + self.branch(x)
+
+
+class Attention(nn.Module):
+    """`x + trunk(x) * sigmoid(mask(x))`: the simplified attention of Cheng et al. 2020, as ELIC has it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(*(ResidualBottleneck(channels) for _ in range(3)))
+        self.mask = nn.Sequential(*(ResidualBottleneck(channels) for _ in range(3)), down(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, channels, height, width) to the same shape."""
+        return x + self.trunk(x) * torch.sigmoid(self.mask(x))

@@ -1,0 +1,179 @@
+"""Recipes: TOML files that say how a codec is built and trained. An unknown or missing key is an error."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import nn
+
+from .ntc import transforms
+from .ntc.codec import NTCCodec
+from .ntc.priors import FactorizedPrior, MeanScaleHyperprior
+from .ntc.quantization import Quantization
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Convolutional(_Strict):
+    """A transform of one of the literature's convolutional designs."""
+
+    kind: Literal["balle2017", "minnen2018", "cnn", "elic"]
+    filters: Positive
+
+
+class JPEGLike(_Strict):
+    """One transposed convolution."""
+
+    kind: Literal["jpeg-like"]
+    kernel: Positive = 18
+    stride: Positive = 16
+
+
+class TwoLayer(_Strict):
+    """Two transposed convolutions with inverse GDN between them."""
+
+    kind: Literal["two-layer"]
+    channels: Positive
+    kernels: tuple[Positive, Positive] = (13, 5)
+    strides: tuple[Positive, Positive] = (8, 2)
+    residual: bool
+
+
+class Factorized(_Strict):
+    """Deep factorized prior."""
+
+    kind: Literal["factorized"]
+
+
+class MeanScale(_Strict):
+    """Mean-scale hyperprior."""
+
+    kind: Literal["mean-scale"]
+    width: Positive
+
+
+class Training(_Strict):
+    """How the codec is trained; the command line gives images, lmbda and seed."""
+
+    quantization: Quantization
+    steps: Positive
+    batch_size: Positive
+    crop_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    decay: Literal["step", "cosine"]
+    """`step`: x0.1 at 80 % of the steps. `cosine`: to 1 % of the peak along half a cosine."""
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    boosted_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """lmbda is ten times larger in this first part of the steps where it is .01 or less."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Of the running average of the weights, which is what is saved."""
+    initialization: Literal["random", "principal"]
+    """`principal`: transforms start as block transforms made of principal components of the training images."""
+
+
+class Recipe(_Strict):
+    """One architecture and its training."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    description: str
+    latent_channels: Positive
+    analysis: Convolutional
+    synthesis: Annotated[Convolutional | JPEGLike | TwoLayer, Field(discriminator="kind")]
+    prior: Annotated[Factorized | MeanScale, Field(discriminator="kind")]
+    training: Training
+
+    @model_validator(mode="after")
+    def _factors_agree(self) -> Recipe:
+        if isinstance(self.synthesis, Convolutional):
+            if self.synthesis.kind not in _SYNTHESES:
+                raise ValueError(f"there is no synthesis of kind {self.synthesis.kind!r}")
+            return self
+        strides = self.synthesis.strides if isinstance(self.synthesis, TwoLayer) else (self.synthesis.stride,)
+        if math.prod(strides) != 16:
+            raise ValueError(f"the strides of the synthesis must multiply to the analysis's 16, got {list(strides)}")
+        return self
+
+
+_ANALYSES = {
+    "balle2017": transforms.balle2017_analysis,
+    "minnen2018": transforms.minnen2018_analysis,
+    "cnn": transforms.cnn_analysis,
+    "elic": transforms.elic_analysis,
+}
+_SYNTHESES = {
+    "balle2017": transforms.balle2017_synthesis,
+    "minnen2018": transforms.minnen2018_synthesis,
+}
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no TOML or does not follow the schema; the message names each offending key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no recipe {path}.") from error
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise ValueError(f"a recipe must be a TOML file, got {path}.") from error
+    return parse_recipe(text, str(path))
+
+
+def parse_recipe(text: str, origin: str) -> Recipe:
+    """Parse the text of a recipe; `origin` is named in errors, which are those of `read_recipe`."""
+    try:
+        return Recipe.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"a recipe must be a TOML file, got {origin}: {error}.") from error
+    except ValidationError as error:
+        problems = "; ".join(f"`{'.'.join(map(str, e['loc']))}`: {e['msg'].lower()}" for e in error.errors())
+        raise ValueError(f"{origin} is not a valid recipe: {problems}.") from error
+
+
+def build_synthesis(recipe: Recipe) -> nn.Module:
+    """Build the synthesis transform alone, with random weights."""
+    synthesis = recipe.synthesis
+    if isinstance(synthesis, JPEGLike):
+        return transforms.jpeg_like_synthesis(recipe.latent_channels, synthesis.kernel, synthesis.stride)
+    if isinstance(synthesis, TwoLayer):
+        return transforms.TwoLayerSynthesis(
+            recipe.latent_channels,
+            synthesis.channels,
+            synthesis.kernels,
+            synthesis.strides,
+            residual=synthesis.residual,
+        )
+    return _SYNTHESES[synthesis.kind](synthesis.filters, recipe.latent_channels)
+
+
+def build_codec(recipe: Recipe) -> NTCCodec:
+    """Build the codec of a recipe with random weights.
+
+    The weights are drawn from torch's global generator; `rdgap.training` forks and seeds it.
+    """
+    analysis = _ANALYSES[recipe.analysis.kind](recipe.analysis.filters, recipe.latent_channels)
+    prior = (
+        FactorizedPrior(recipe.latent_channels)
+        if isinstance(recipe.prior, Factorized)
+        else MeanScaleHyperprior(recipe.latent_channels, recipe.prior.width)
+    )
+    return NTCCodec(
+        analysis=analysis,
+        synthesis=build_synthesis(recipe),
+        prior=prior,
+        quantization=recipe.training.quantization,
+        factor=analysis.factor,
+        name=recipe.name,
+    )

@@ -1,0 +1,4 @@
+"""Training of codecs: recipe + images -> weights. `python -m rdgap.training` is the command."""
+
+from .loop import TrainingResult as TrainingResult
+from .loop import train as train

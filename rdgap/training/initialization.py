@@ -1,0 +1,211 @@
+"""Good starts: block transforms from principal components, and weights of another training.
+
+A codec whose analysis and synthesis start as a block transform of principal components begins where a linear transform
+codec ends, instead of spending its first hours on finding that.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..ntc.codec import NTCCodec
+from ..ntc.priors import LARGEST_SCALE, SMALLEST_SCALE, FactorizedPrior
+from ..ntc.transforms import TwoLayerSynthesis
+
+_FEATURE_SCALE = 0.3  # keeps the features where GDN, which starts at 1 + 0.1 |x|, is nearly linear
+
+
+@torch.no_grad()
+def initialize_principal(codec: NTCCodec, images: Tensor, lmbda: float, parts: set[str]) -> None:
+    """Set the named parts of a codec from training images, in place.
+
+    Each strided convolution of the analysis becomes the principal components of the blocks that it sees; the layers of
+    the synthesis are least-squares fits back to the blocks, one after the other; the latents are scaled so that a step
+    of one costs what is best at high rate, `step^2 / 12 = 3 / (2 lmbda ln 2)` on the 0..255 scale; and the hyperprior
+    starts at each channel's mean and deviation.
+
+    Args:
+        codec: Changed in place.
+        images: (batch, 3, height, width) in [0, 1], sides multiples of the codec's factor.
+        lmbda: What the codec will be trained for.
+        parts: Any of "analysis", "synthesis", "prior".
+    """
+    if "analysis" in parts:
+        _fit_analysis(codec.analysis, images - 0.5)
+        _scale_latents(codec.analysis, images - 0.5, lmbda)
+    y = codec.analysis(images - 0.5)
+    if "synthesis" in parts:
+        _fit_synthesis(codec.synthesis, y, images - 0.5)
+    if "prior" in parts and not isinstance(codec.prior, FactorizedPrior):
+        last = codec.prior.hyper_synthesis[-1]
+        last.weight.mul_(0.1)
+        deviation = y.std(dim=(0, 2, 3)).clamp(SMALLEST_SCALE, LARGEST_SCALE)
+        last.bias.copy_(torch.cat([y.mean(dim=(0, 2, 3)), deviation.log()]))
+
+
+def _fit_analysis(analysis: nn.Module, features: Tensor) -> None:
+    for layer in analysis.children():
+        if isinstance(layer, nn.Conv2d) and layer.stride[0] > 1:
+            stride, padding = layer.stride[0], int(layer.padding[0])
+            blocks = _blocks(features, stride)
+            mean = blocks.mean(0)
+            _, vectors = torch.linalg.eigh((blocks - mean).T.double() @ (blocks - mean).double())
+            count = min(layer.out_channels, vectors.shape[1])
+            scale = 1.0 if features.shape[1] > 3 else _FEATURE_SCALE
+            kernels = scale * vectors.T.flip(0)[:count].to(features.dtype)
+            layer.weight[:count] = 0
+            inner = slice(padding, padding + stride)
+            layer.weight[:count, :, inner, inner] = kernels.reshape(count, -1, stride, stride)
+            if layer.bias is not None:
+                layer.bias[:count] = -kernels @ mean
+                layer.bias[count:] = 0
+        features = layer(features)
+
+
+def _scale_latents(analysis: nn.Module, images: Tensor, lmbda: float) -> None:
+    last = list(analysis.children())[-1]
+    if not isinstance(last, nn.Conv2d):
+        return
+    y = analysis(images)
+    kernels = _least_squares(_pixels(y), _blocks(images, images.shape[-1] // y.shape[-1]))[:-1]
+    step = math.sqrt(18 / (lmbda * math.log(2))) / 255
+    gain = kernels.norm(dim=1) / step
+    last.weight.mul_(gain[:, None, None, None])
+    if last.bias is not None:
+        last.bias.mul_(gain)
+
+
+def _fit_synthesis(synthesis: nn.Module, y: Tensor, images: Tensor) -> None:
+    if isinstance(synthesis, TwoLayerSynthesis):
+        stride = synthesis.conv2.stride[0]
+        target = _principal_features(images, stride, synthesis.conv2.in_channels)
+        if synthesis.conv_res is None:
+            _fit_layer(synthesis.conv1, y, target)
+        else:
+            _fit_layer(synthesis.conv_res, y, target)
+            # The activated path starts at half the way, the residual one carries what it leaves.
+            synthesis.conv1.weight.copy_(0.5 * synthesis.conv_res.weight)
+            assert synthesis.conv1.bias is not None
+            assert synthesis.conv_res.bias is not None
+            synthesis.conv1.bias.copy_(0.5 * synthesis.conv_res.bias)
+            _fit_layer(synthesis.conv_res, y, target - synthesis.activation(synthesis.conv1(y)))
+            hidden = synthesis.activation(synthesis.conv1(y)) + synthesis.conv_res(y)
+            _fit_layer(synthesis.conv2, hidden, images)
+            return
+        _fit_layer(synthesis.conv2, synthesis.activation(synthesis.conv1(y)), images)
+        return
+    layers = list(synthesis.children())
+    convolutions = [layer for layer in layers if isinstance(layer, nn.ConvTranspose2d)]
+    targets = [images]
+    for layer in reversed(convolutions[1:]):
+        targets.insert(0, _principal_features(targets[0], layer.stride[0], layer.in_channels))
+    features = y
+    for layer in layers:
+        if isinstance(layer, nn.ConvTranspose2d):
+            _fit_layer(layer, features, targets.pop(0))
+        features = layer(features)
+
+
+def _principal_features(features: Tensor, stride: int, channels: int) -> Tensor:
+    """Return the first principal components of the blocks of `features`, at most `channels` of them, as a map."""
+    blocks = _blocks(features, stride)
+    _, vectors = torch.linalg.eigh(blocks.T.double() @ blocks.double())
+    scale = 1.0 if features.shape[1] > 3 else _FEATURE_SCALE
+    components = scale * blocks @ vectors.flip(1)[:, :channels].to(blocks.dtype)
+    batch, _, height, width = features.shape
+    return components.reshape(batch, height // stride, width // stride, -1).permute(0, 3, 1, 2)
+
+
+def _fit_layer(layer: nn.ConvTranspose2d, features: Tensor, target: Tensor) -> None:
+    """Set the first output channels to the least-squares fit of `target`, without overlap of the blocks.
+
+    Channels beyond those of the target keep a tenth of their random weights, so that training can use them.
+    """
+    stride, padding = layer.stride[0], int(layer.padding[0])
+    channels = target.shape[1]
+    solution = _least_squares(_pixels(features), _blocks(target, stride))
+    kernels, offset = solution[:-1], solution[-1]
+    inner = slice(padding, padding + stride)
+    layer.weight.mul_(0.1)
+    layer.weight[:, :channels] = 0
+    layer.weight[:, :channels, inner, inner] = kernels.reshape(-1, channels, stride, stride)
+    assert layer.bias is not None
+    layer.bias.zero_()
+    layer.bias[:channels] = offset.reshape(channels, -1).mean(1)
+
+
+def _least_squares(inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the affine map, the offset as its last row, in float64 with a slight ridge."""
+    design = torch.cat([inputs, torch.ones_like(inputs[:, :1])], 1).double()
+    gram = design.T @ design
+    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return torch.linalg.solve(gram + ridge, design.T @ targets.double()).to(inputs.dtype)
+
+
+def _blocks(features: Tensor, stride: int) -> Tensor:
+    """Cut (batch, channels, height, width) into vectors (number, channels * stride * stride), row by row."""
+    return functional.pixel_unshuffle(features, stride).permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _pixels(features: Tensor) -> Tensor:
+    return features.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+@torch.no_grad()
+def take_weights(codec: NTCCodec, source: NTCCodec) -> tuple[set[str], set[str]]:
+    """Take analysis, synthesis and prior of another codec as far as their shapes agree.
+
+    Each part is taken whole or not at all: half of a transform computes nothing.
+
+    Returns:
+        The parts that were taken, and those that were not.
+    """
+    taken = set()
+    for part in ("analysis", "synthesis", "prior"):
+        here, there = getattr(codec, part), getattr(source, part)
+        shapes = [{name: value.shape for name, value in module.state_dict().items()} for module in (here, there)]
+        if shapes[0] == shapes[1] and type(here) is type(there):
+            here.load_state_dict(there.state_dict())
+            taken.add(part)
+    return taken, {"analysis", "synthesis", "prior"} - taken
+
+
+@torch.no_grad()
+def rescale_latents(codec: NTCCodec, gain: float) -> bool:
+    """Multiply all `y` by `gain` and compensate in synthesis and prior, in place.
+
+    The decoded image without quantization stays the same while the quantization step changes relative to `y`: what
+    another lmbda asks for. The mixture of a factorized prior is stretched likewise.
+
+    Returns:
+        False, and nothing is changed, where the analysis does not end in a convolution.
+    """
+    last = list(codec.analysis.children())[-1]
+    if not isinstance(last, nn.Conv2d):
+        return False
+    last.weight.mul_(gain)
+    if last.bias is not None:
+        last.bias.mul_(gain)
+    synthesis = codec.synthesis
+    inputs = (
+        [layer for layer in (synthesis.conv1, synthesis.conv_res) if layer is not None]
+        if isinstance(synthesis, TwoLayerSynthesis)
+        else [next(synthesis.children())]
+    )
+    for layer in inputs:
+        layer.weight.div_(gain)
+    if isinstance(codec.prior, FactorizedPrior):
+        matrix = codec.prior.density.matrices[0]
+        matrix.copy_(torch.log(torch.expm1(functional.softplus(matrix) / gain)))
+        return True
+    codec.prior.hyper_analysis[0].weight.div_(gain)
+    last = codec.prior.hyper_synthesis[-1]
+    means = last.out_channels // 2
+    last.weight[:means].mul_(gain)
+    last.bias[:means].mul_(gain)
+    last.bias[means:].add_(math.log(gain))
+    return True

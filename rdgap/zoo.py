@@ -1,0 +1,130 @@
+"""Weights on disk and the shipped models: `load_codec("two-layer-lite", lmbda=0.01)`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ._files import replacing
+from .ntc.codec import NTCCodec
+from .recipes import Recipe, build_codec, read_recipe
+
+DEFAULT_MODEL = "two-layer-lite"
+DEFAULT_LMBDA = 0.01
+
+
+def model_directory() -> Path:
+    """Return the folder of recipes and weights: inside an installed wheel, else beside the package in a checkout.
+
+    Raises:
+        FileNotFoundError: If neither is there.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "_models", package.parent / "models"):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError("there is no folder of models beside the `rdgap` package; pass a path to weights instead.")
+
+
+def weights_name(name: str, lmbda: float) -> str:
+    """Return the stem of the files that belong to one trained model."""
+    return f"{name}-{lmbda:g}"
+
+
+def trained_lmbdas(name: str) -> list[float]:
+    """Return the lmbdas at which weights of the shipped model `name` are there, rising."""
+    stems = (path.stem.removeprefix(f"{name}-") for path in model_directory().glob(f"{name}-*.safetensors"))
+    return sorted(float(stem) for stem in stems if stem.replace(".", "", 1).isdigit())
+
+
+def trained_models() -> list[str]:
+    """Return the names of the shipped models that have weights."""
+    return sorted(path.stem for path in model_directory().glob("*.toml") if trained_lmbdas(path.stem))
+
+
+def load_codec(name: str, lmbda: float | None = None, *, device: torch.device | str = "cpu") -> NTCCodec:
+    """Load a trained codec in eval mode, its parameters frozen.
+
+    Args:
+        name: A shipped model, or a path to a .safetensors file that `rdgap.training` wrote.
+        lmbda: Which of a shipped model's weights; may be left out for a path.
+        device: Where the codec goes.
+
+    Raises:
+        ValueError: If there is no such model, it is not trained at `lmbda`, or the file is not a codec's.
+        FileNotFoundError: If the path does not exist.
+    """
+    if name.endswith(".safetensors"):
+        codec = read_codec(Path(name))
+        if lmbda is not None and not math.isclose(lmbda, codec.lmbda):
+            raise ValueError(f"{name} was trained at lmbda {codec.lmbda:g}, got {lmbda:g}.")
+        return codec.to(device)
+    lmbdas = trained_lmbdas(name) if Path(name).name == name else []
+    if not lmbdas:
+        raise ValueError(
+            f"there is no trained model {name!r}; there are {', '.join(trained_models()) or 'none'}, "
+            "or give the path of a .safetensors file."
+        )
+    if lmbda is None:
+        raise ValueError(f"`lmbda` must be one of {_listed(lmbdas)} for {name}, got none.")
+    if lmbda not in lmbdas:
+        raise ValueError(f"{name} is not trained at lmbda {lmbda:g}; it is at {_listed(lmbdas)}.")
+    return read_codec(model_directory() / f"{weights_name(name, lmbda)}.safetensors").to(device)
+
+
+def read_codec(path: Path) -> NTCCodec:
+    """Read one codec, recipe and weights, from a .safetensors file; errors as `load_codec`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no weights {path}.")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        recipe = Recipe.model_validate_json(metadata["recipe"])
+        with torch.random.fork_rng():
+            codec = build_codec(recipe)
+        codec.load_state_dict(tensors)
+        codec.lmbda = float(metadata["lmbda"])
+    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} does not hold the weights of a codec of this version: {error}.") from error
+    return codec.eval().requires_grad_(False)
+
+
+def write_codec(path: Path, recipe: Recipe, weights: dict[str, Tensor], metadata: dict[str, str], *, half: bool) -> None:
+    """Write weights with their recipe.
+
+    Args:
+        path: A .safetensors file.
+        recipe: What the weights belong to.
+        weights: State of the codec.
+        metadata: At least `lmbda`; step, seed, data and commit say where the weights come from.
+        half: Store convolution kernels as float16, half the size; everything else stays float32.
+    """
+    stored = {
+        name: (weight.half() if half and weight.ndim == 4 else weight).contiguous().cpu()
+        for name, weight in weights.items()
+    }
+    with replacing(path) as temporary:
+        save_file(stored, temporary, {"recipe": recipe.model_dump_json(), **metadata})
+
+
+def shipped_recipe(name: str) -> Recipe:
+    """Read the recipe of a shipped model.
+
+    Raises:
+        ValueError: If there is none of that name; the message lists what there is.
+    """
+    path = model_directory() / f"{name}.toml"
+    if Path(name).name != name or not path.is_file():
+        names = ", ".join(sorted(found.stem for found in model_directory().glob("*.toml")))
+        raise ValueError(f"there is no recipe {name!r}; there are {names}.")
+    return read_recipe(path)
+
+
+def _listed(lmbdas: list[float]) -> str:
+    return ", ".join(f"{lmbda:g}" for lmbda in lmbdas)

@@ -1,0 +1,125 @@
+"""Rate and distortion of codecs on images: `python -m rdgap.evaluation`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from .. import _cli, conventional
+from .._files import write_json
+from ..images import image_paths
+from ..objective import PAPER_LMBDAS
+from ..tables import EVALUATION, write_table
+from .points import OperatingPoint, conventional_points, evaluate, learned_point
+from .summary import AVERAGING, average, best_lagrangian
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    arguments = _cli.parser(
+        "evaluation",
+        "Measure rate and distortion of codecs on images.\n\n"
+        "Learned codecs: estimated rate of the rounded latents, at each trained lmbda. Conventional codecs\n"
+        f"({', '.join(conventional.CODECS)}): length of the real file, at a grid of qualities. Distortion is that of\n"
+        "the decoded image rounded to 8 bit. L = bpp + lmbda * mse, MSE on the 0..255 scale.",
+        "python -m rdgap.evaluation two-layer-lite jpeg --images photographs/ --csv rd.csv --plot rd.png",
+    )
+    arguments.add_argument(
+        "models", nargs="+", metavar="MODEL", help="shipped model, .safetensors file, or conventional codec"
+    )
+    arguments.add_argument(
+        "--images", nargs="+", type=Path, required=True, metavar="PATH", help="image files and folders of images"
+    )
+    arguments.add_argument(
+        "--lmbda", nargs="+", type=_cli.positive_float, help="only these of each model's trained lmbdas (default: all)"
+    )
+    arguments.add_argument("--csv", type=Path, metavar="FILE", help="write one row per image, codec and setting")
+    arguments.add_argument("--json", type=Path, metavar="FILE", help="write the printed summary in full precision")
+    arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw rate-distortion curves (.pdf, .png or .svg)")
+    _cli.add_device(arguments)
+    return _cli.run(_evaluate, arguments, argv)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    if options.plot:
+        from ._plot import check_plot_path
+
+        check_plot_path(options.plot)
+    paths = image_paths(options.images)
+    device = _cli.device(options.device)
+    points = [point for model in options.models for point in _points(model, options.lmbda, device)]
+
+    table = evaluate(points, paths)
+    averages = average(table)
+    lmbdas = sorted(options.lmbda or set(averages["setting"][averages["rate_kind"] == "estimated"]) or PAPER_LMBDAS)
+    coded = table.loc[table["rate_kind"] == "coded", :]
+    best = {lmbda: best_lagrangian(coded, lmbda) for lmbda in lmbdas}
+
+    _print_averages(averages)
+    if not coded.empty:
+        _print_best(best)
+    if options.csv:
+        write_table(options.csv, table, EVALUATION)
+    if options.json:
+        best_rows = [row | {"lmbda": lmbda} for lmbda, frame in best.items() for row in _records(frame)]
+        write_json(options.json, {"averaging": AVERAGING, "averages": _records(averages), "best_lagrangian": best_rows})
+    if options.plot:
+        from ._plot import plot_curves, save
+
+        save(plot_curves(averages), options.plot)
+
+
+def _points(model: str, lmbdas: Sequence[float] | None, device: torch.device) -> list[OperatingPoint]:
+    """Return the operating points of what the user calls `model`, loaded and ready."""
+    if model in conventional.CODECS:
+        return conventional_points(model)
+    from ..zoo import load_codec, trained_lmbdas
+
+    own = [] if model.endswith(".safetensors") else trained_lmbdas(model)
+    codecs = [load_codec(model, lmbda, device=device) for lmbda in lmbdas or own or [None]]  # None: its only one
+    return [learned_point(codec, name=codec.name, lmbda=codec.lmbda, device=device) for codec in codecs]
+
+
+def _print_averages(averages: pd.DataFrame) -> None:
+    print("Means over images; bpp is the mean of ratios, PSNR the mean of dB.")
+    print(
+        f"{'data set':12} {'codec':20} {'setting':>9} {'images':>6} {'bpp':>8} {'PSNR dB':>8} {'MS-SSIM':>8} {'L':>8}"
+    )
+    for row in averages.to_dict("records"):
+        print(
+            f"{row['dataset']:12} {row['codec']:20} {row['setting']:9g} {row['images']:6d} {row['rate_bpp']:8.4f} "
+            f"{row['psnr_db']:8.3f} {_or_dash(row['ms_ssim'], '8.5f')} {_or_dash(row['lagrangian_bpp'], '8.4f')}"
+        )
+
+
+def _or_dash(number: float, form: str) -> str:
+    return f"{'-':>8}" if math.isnan(number) else format(number, form)
+
+
+def _print_best(best: dict[float, pd.DataFrame]) -> None:
+    print("\nL with the best quality for each image, mean over images")
+    print(f"{'data set':12} {'codec':20} {'lmbda':>9} {'L':>8}")
+    for lmbda, frame in best.items():
+        for row in frame.to_dict("records"):
+            print(f"{row['dataset']:12} {row['codec']:20} {lmbda:9g} {row['lagrangian_bpp']:8.4f}")
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
+    """Return the rows for JSON, which has neither NaN nor infinity: null stands for both."""
+    return [
+        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
+        for row in frame.to_dict("records")
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

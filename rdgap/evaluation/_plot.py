@@ -1,0 +1,67 @@
+"""Rate-distortion curves of an evaluation table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from .._files import replacing
+
+MARKERS = "osD^vPX*"
+STYLE: Any = {
+    "font.size": 8,
+    "axes.linewidth": 0.6,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "rdgap",
+}
+
+
+def plot_curves(averages: pd.DataFrame) -> Figure:
+    """Draw mean PSNR over mean rate, one curve per codec and data set, from what `average` returns."""
+    datasets = sorted(set(averages["dataset"]))
+    keys = sorted(set(zip(averages["dataset"], averages["codec"], strict=True)))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.4, 2.6), layout="constrained")
+        axes = figure.subplots()
+        colors = sns.color_palette("colorblind", len(keys))
+        for index, (dataset, codec) in enumerate(keys):
+            of_curve = (averages["dataset"] == dataset) & (averages["codec"] == codec)
+            points = averages.loc[of_curve, :].sort_values("rate_bpp")
+            axes.plot(
+                points["rate_bpp"],
+                points["psnr_db"],
+                color=colors[index],
+                marker=MARKERS[index % len(MARKERS)],
+                label=codec if len(datasets) == 1 else f"{codec}, {dataset}",
+            )
+        images = " and ".join(
+            f"{dataset}, n = {averages.loc[averages['dataset'] == dataset, 'images'].iloc[0]}" for dataset in datasets
+        )
+        axes.set(xlabel="Rate [bpp]", ylabel="PSNR [dB]", xlim=(0, None))
+        axes.set_title(f"Means over images: {images}", fontsize=7)
+        axes.grid(color="0.9", linewidth=0.5)
+        axes.set_axisbelow(True)
+        sns.despine(ax=axes)
+        axes.legend(frameon=False, handlelength=1.6, labelspacing=0.3, loc="lower right")
+    return figure
+
+
+def check_plot_path(path: Path) -> None:
+    """Raise `ValueError` unless the suffix of `path` names a picture format."""
+    if path.suffix.lower() not in (".pdf", ".png", ".svg"):
+        raise ValueError(f"`--plot` must end in .pdf, .png or .svg, got {path.name!r}.")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure in one step; equal figures give equal files."""
+    date = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix.lower())
+    with mpl.rc_context(STYLE), replacing(path) as temporary:
+        figure.savefig(temporary, dpi=300, metadata=date)

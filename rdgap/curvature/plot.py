@@ -1,0 +1,103 @@
+"""The picture of one decoded curve: its distances to both straight paths (Fig. 11) over a film strip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from .._files import replacing
+from .length import CurveLength
+from .paths import PathDistances
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".pdf", ".png", ".svg")
+_WIDTH = 6.9  # inches, two columns of a paper
+_LEFT, _RIGHT = 0.68, 0.12  # margins, the left one for labels
+_BOTTOM, _BETWEEN, _TOP = 0.26, 0.62, 0.28  # room for labels under the strip, under the panel and above it
+_PANEL = 1.75  # height of the upper panel
+_GAP = 0.04  # between frames
+_RECONSTRUCTIONS, _ORIGINALS = "#0072b2", "#d55e00"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmStrip:
+    """Frames along t: what the decoder makes of the latent line, and the cross-fade of the original images.
+
+    Attributes:
+        ts: (frames,).
+        decoded: (frames, 3, height, width), in [0, 1] up to overshoot.
+        crossfade: `(1-t) x0 + t x1`, of the same shape.
+    """
+
+    ts: Tensor
+    decoded: Tensor
+    crossfade: Tensor
+
+
+def draw(result: CurveLength, distances: PathDistances, strip: FilmStrip) -> Figure:
+    """Return the figure: distances over t above, the two rows of frames below."""
+    from matplotlib.figure import Figure
+
+    frames, (height, width) = len(strip.ts), strip.decoded.shape[-2:]
+    frame_width = (_WIDTH - _LEFT - _RIGHT - (frames - 1) * _GAP) / frames
+    frame_height = frame_width * height / width
+    strips_height = 2 * frame_height + _GAP
+    panel_bottom = _BOTTOM + strips_height + _BETWEEN
+    total = panel_bottom + _PANEL + _TOP
+    figure = Figure(figsize=(_WIDTH, total), dpi=200)
+
+    def axes_at(left: float, bottom: float, across: float, up: float) -> Axes:
+        return figure.add_axes((left / _WIDTH, bottom / total, across / _WIDTH, up / total))
+
+    _draw_distances(axes_at(_LEFT, panel_bottom, _WIDTH - _LEFT - _RIGHT, _PANEL), result, distances)
+    rows = ((strip.decoded, "decoded", frame_height + _GAP), (strip.crossfade, "cross-fade", 0.0))
+    for images, label, above in rows:
+        for i, (t, image) in enumerate(zip(strip.ts.tolist(), images, strict=True)):
+            axes = axes_at(_LEFT + i * (frame_width + _GAP), _BOTTOM + above, frame_width, frame_height)
+            axes.imshow(image.clamp(0, 1).permute(1, 2, 0).cpu().float().numpy())
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+            if i == 0:
+                axes.set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
+            if above == 0.0:
+                axes.set_xlabel(f"$t$ = {t:.2f}", fontsize=8, labelpad=3)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure in one step, without the date, so that a repeated run writes the same bytes."""
+    import matplotlib
+
+    dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "rdgap"}), replacing(path) as temporary:
+        figure.savefig(temporary, metadata=dates.get(path.suffix.lower()))
+
+
+def _draw_distances(axes: Axes, result: CurveLength, distances: PathDistances) -> None:
+    ts = distances.ts.numpy()
+    axes.plot(ts, distances.mse_to_originals.numpy(), color=_ORIGINALS, lw=1.4, label="to the line between originals")
+    axes.plot(
+        ts,
+        distances.mse_to_reconstructions.numpy(),
+        color=_RECONSTRUCTIONS,
+        lw=1.4,
+        ls=(0, (5, 1.5)),
+        label="to the line between reconstructions",
+    )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(bottom=0)
+    axes.margins(y=0.08)
+    axes.set_xlabel("position $t$ on the latent line", fontsize=8, labelpad=2)
+    axes.set_ylabel("MSE (0..255 scale)", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    # Above the panel, where no curve can run through them.
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.98), ncols=2, frameon=False, fontsize=8, borderaxespad=0)
+    axes.set_title(rf"$\eta$ = {result.eta:.4f}", loc="right", fontsize=8, pad=4)

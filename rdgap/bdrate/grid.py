@@ -1,0 +1,138 @@
+"""From evaluation tables to rate-distortion curves: per image, and averaged over images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .delta import RDCurve
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CodecGrid:
+    """Rates and PSNRs of one codec, for every image at every setting.
+
+    Attributes:
+        codec: Name of the codec; followed by the kind of rate where a table holds both kinds.
+        rate_kind: "estimated" or "coded".
+        images: Names of the images.
+        settings: What moves the codec along its curve, ascending.
+        num_pixels: Pixels of each image, (images,).
+        rate_bpp: (images, settings).
+        psnr_db: (images, settings).
+    """
+
+    codec: str
+    rate_kind: str
+    images: tuple[str, ...]
+    settings: tuple[float, ...]
+    num_pixels: NDArray[np.int64]
+    rate_bpp: NDArray[np.float64]
+    psnr_db: NDArray[np.float64]
+
+    def averaged_curve(self) -> RDCurve:
+        """Return the curve of mean bpp and mean PSNR over the images, at each setting.
+
+        Raises:
+            ValueError: If it is not a curve, e.g. not monotone.
+        """
+        try:
+            return RDCurve(rate_bpp=self.rate_bpp.mean(axis=0), psnr_db=self.psnr_db.mean(axis=0))
+        except ValueError as error:
+            raise ValueError(f"{self.codec}, averaged over {len(self.images)} images: {error}") from error
+
+    def image_curve(self, image: str) -> RDCurve:
+        """Return the curve of one image.
+
+        Raises:
+            ValueError: If it is not a curve, e.g. not monotone.
+        """
+        row = self.images.index(image)
+        try:
+            return RDCurve(rate_bpp=self.rate_bpp[row], psnr_db=self.psnr_db[row])
+        except ValueError as error:
+            raise ValueError(f"{self.codec}: {error}") from error
+
+    def restricted_to(self, images: Collection[str]) -> CodecGrid:
+        """Return the grid of those images only."""
+        rows = [row for row, image in enumerate(self.images) if image in images]
+        return replace(
+            self,
+            images=tuple(self.images[row] for row in rows),
+            num_pixels=self.num_pixels[rows],
+            rate_bpp=self.rate_bpp[rows],
+            psnr_db=self.psnr_db[rows],
+        )
+
+
+class _Row(NamedTuple):
+    """What an evaluation table tells a grid; fields named as its columns."""
+
+    codec: str
+    rate_kind: str
+    dataset: str
+    image: str
+    setting: float
+    num_pixels: int
+    bits: float
+    psnr_db: float
+
+
+def codec_grids(table: pd.DataFrame) -> dict[str, CodecGrid]:
+    """Split an evaluation table into one grid per codec and kind of rate, by name, in the table's order.
+
+    Args:
+        table: Columns of `rdgap.tables.EVALUATION`.
+
+    Raises:
+        ValueError: If a codec has a row twice, lacks an image at some setting (its averages would be over different
+            images), mixes data sets, or has an image of changing size.
+    """
+    columns = [table[name].tolist() for name in _Row._fields]
+    rows_of: dict[tuple[str, str], list[_Row]] = {}
+    for row in map(_Row._make, zip(*columns, strict=True)):
+        rows_of.setdefault((row.codec, row.rate_kind), []).append(row)
+    kinds = Counter(codec for codec, _ in rows_of)
+    names = {key: key[0] if kinds[key[0]] == 1 else f"{key[0]} ({key[1]})" for key in rows_of}
+    return {names[key]: _grid(names[key], rows) for key, rows in rows_of.items()}
+
+
+def _grid(name: str, rows: Sequence[_Row]) -> CodecGrid:
+    datasets = sorted({row.dataset for row in rows})
+    if len(datasets) > 1:
+        raise ValueError(f"{name}: all rows of a codec must be of one data set, got {', '.join(datasets)}.")
+    points: dict[tuple[str, float], _Row] = {}
+    num_pixels: dict[str, int] = {}
+    for row in rows:
+        where = f"{row.image} at setting {row.setting:g}"
+        if (row.image, row.setting) in points:
+            raise ValueError(f"{name}: an image must have one row per setting, got two of {where}.")
+        if num_pixels.setdefault(row.image, row.num_pixels) != row.num_pixels:
+            raise ValueError(f"{name}: an image must keep its size, got another for {where}.")
+        points[row.image, row.setting] = row
+    images, settings = sorted(num_pixels), sorted({row.setting for row in rows})
+    lacking = [key for key in product(images, settings) if key not in points]
+    if lacking:
+        raise ValueError(
+            f"{name}: every image must be there at every setting, got no {lacking[0][0]} at setting {lacking[0][1]:g} "
+            f"({len(lacking)} of {len(images) * len(settings)} are missing)."
+        )
+    table = [[points[image, setting] for setting in settings] for image in images]
+    return CodecGrid(
+        codec=name,
+        rate_kind=rows[0].rate_kind,
+        images=tuple(images),
+        settings=tuple(settings),
+        num_pixels=np.array([num_pixels[image] for image in images]),
+        rate_bpp=np.array([[point.bits / point.num_pixels for point in line] for line in table]),
+        psnr_db=np.array([[point.psnr_db for point in line] for line in table]),
+    )

@@ -13,7 +13,7 @@ import torch
 
 from .. import _cli, conventional
 from .._files import write_json
-from ..images import image_paths
+from ..images import image_paths, read_rgb8
 from ..objective import PAPER_LMBDAS
 from ..tables import EVALUATION, write_table
 from .points import OperatingPoint, conventional_points, evaluate, learned_point
@@ -56,6 +56,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         check_plot_path(options.plot)
     paths = image_paths(options.images)
     device = _cli.device(options.device)
+    for path in paths:
+        read_rgb8(path)  # a damaged file ends the run now, not after an hour
     points = [point for model in options.models for point in _points(model, options.lmbda, device)]
 
     table = evaluate(points, paths)

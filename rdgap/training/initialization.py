@@ -16,7 +16,7 @@ from ..ntc.codec import NTCCodec
 from ..ntc.priors import LARGEST_SCALE, SMALLEST_SCALE, FactorizedPrior
 from ..ntc.transforms import TwoLayerSynthesis
 
-_FEATURE_SCALE = 0.3  # keeps the features where GDN, which starts at 1 + 0.1 |x|, is nearly linear
+_FEATURE_SCALE = 0.1  # keeps the features where GDN, which starts at 1 + 0.1 |x|, is nearly linear
 
 
 @torch.no_grad()
@@ -48,21 +48,24 @@ def initialize_principal(codec: NTCCodec, images: Tensor, lmbda: float, parts: s
 
 
 def _fit_analysis(analysis: nn.Module, features: Tensor) -> None:
+    known = features.shape[1]  # channels that hold principal components; the others keep weak random weights
     for layer in analysis.children():
         if isinstance(layer, nn.Conv2d) and layer.stride[0] > 1:
             stride, padding = layer.stride[0], int(layer.padding[0])
-            blocks = _blocks(features, stride)
+            blocks = _blocks(features[:, :known], stride)
             mean = blocks.mean(0)
             _, vectors = torch.linalg.eigh((blocks - mean).T.double() @ (blocks - mean).double())
             count = min(layer.out_channels, vectors.shape[1])
             scale = 1.0 if features.shape[1] > 3 else _FEATURE_SCALE
             kernels = scale * vectors.T.flip(0)[:count].to(features.dtype)
-            layer.weight[:count] = 0
+            layer.weight.mul_(_FEATURE_SCALE)
+            layer.weight[:count, :known] = 0
             inner = slice(padding, padding + stride)
-            layer.weight[:count, :, inner, inner] = kernels.reshape(count, -1, stride, stride)
+            layer.weight[:count, :known, inner, inner] = kernels.reshape(count, -1, stride, stride)
             if layer.bias is not None:
+                layer.bias.zero_()
                 layer.bias[:count] = -kernels @ mean
-                layer.bias[count:] = 0
+            known = count
         features = layer(features)
 
 

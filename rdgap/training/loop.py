@@ -157,14 +157,14 @@ def train(
         fabric.backward(objective)
         norm = fabric.clip_gradients(model, wrapped_optimizer, max_norm=plan.gradient_clip, error_if_nonfinite=False)
         if not (torch.isfinite(objective) and norm is not None and torch.isfinite(norm)):
-            raise RuntimeError(_diverged(progress.step, float(objective), files.checkpoint))
+            raise RuntimeError(_diverged(progress.step, objective.item(), files.checkpoint))
         learning_rate = plan.learning_rate * learning_rate_factor(plan, progress.step, steps)
         for group in wrapped_optimizer.param_groups:
             group["lr"] = learning_rate
         wrapped_optimizer.step()
         progress.step += 1
         _update_average(average, codec, min(plan.average_decay, (1 + progress.step) / (10 + progress.step)))
-        _accumulate(progress, bpp=float(bpp), mse=float(batch_mse))
+        _accumulate(progress, bpp=bpp.item(), mse=batch_mse.item())
         bar.update()
         mean = {name: value / progress.count for name, value in progress.sums.items()}
         bar.set_postfix_str(

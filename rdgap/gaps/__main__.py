@@ -59,9 +59,9 @@ def _body(options: argparse.Namespace) -> None:
     if options.plot and options.plot.suffix.lower() not in (".pdf", ".png", ".svg"):
         raise ValueError(f"`--plot` must end in .pdf, .png or .svg, got {options.plot}.")
     device = _cli.device(options.device)
-    model = load_codec(options.model, options.lmbda, device=device)
     paths = image_paths(options.images)
     images = [_read(path, options.crop, options.seed) for path in paths]
+    model = load_codec(options.model, options.lmbda, device=device)
     generator = torch.Generator(device).manual_seed(options.seed)
 
     frames = []

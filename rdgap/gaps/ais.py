@@ -19,7 +19,7 @@ from .hmc import State, half_square, transition
 from .posterior import Posterior
 from .variational import Gaussian
 
-_STEEPNESS = 4.0  # of the sigmoid schedule: small steps near both ends
+_STEEPNESS = 2.0  # of the sigmoid schedule: small steps near both ends
 _TARGET_ACCEPTANCE = 0.7
 _ADAPTATION_RATE = 0.3
 
@@ -110,9 +110,7 @@ def anneal(
 
     state = start(chains)
     if not state.energy.isfinite().all():
-        raise RuntimeError(
-            "The energy of samples of the fitted Gaussian must be finite, to anneal from them."
-        )
+        raise RuntimeError("The energy of samples of the fitted Gaussian must be finite, to anneal from them.")
     log_weights = torch.zeros_like(state.energy)
     acceptance = torch.zeros_like(step_size)
     for index, (beta, next_beta) in enumerate(pairwise(tqdm(betas, desc="annealing", leave=False, disable=None))):

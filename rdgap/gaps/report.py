@@ -24,6 +24,13 @@ _HEADINGS = {  # name of a column: what it is, and its side
     "approximation_gap": ("approximation", "(no side)"),
     "inference_gap_lower": ("inference", "(lower, E)"),
 }
+_DIAMOND: dict[str, Any] = {
+    "marker": "D",
+    "markersize": 5,
+    "color": "white",
+    "markeredgecolor": "black",
+    "linestyle": "none",
+}
 _NAME_WIDTH, _WIDTH = 18, 15
 _FEW_CHAINS = 2.0
 _COLOURS = {"floor": "#4c5b6b", "approximation": "#e0a458", "amortization": "#b5443c"}
@@ -114,12 +121,10 @@ def draw(table: pd.DataFrame) -> Figure:
         for left, right, colour in zip([0.0, *edges], edges, _COLOURS.values(), strict=False):
             axes.barh(position, right - left, left=left, height=0.7, color=colour, linewidth=0)
         axes.errorbar(edges, [position] * 3, xerr=errors, fmt="none", ecolor="black", elinewidth=1, capsize=2)
-        axes.plot(row["rounded_bpp"], position, marker="D", markersize=5, color="white", markeredgecolor="black")
+        axes.plot(row["rounded_bpp"], position, **_DIAMOND)
     labels = ("$-\\log\\,\\Gamma$ (upper bound)", "approximation gap", "amortization gap (lower bound)")
     bars = [axes.bar(0, 0, color=colour, label=label) for colour, label in zip(_COLOURS.values(), labels, strict=True)]
-    markers = axes.plot(
-        [], [], "D", markersize=5, color="white", markeredgecolor="black", label="rounded codec (another model)"
-    )
+    markers = axes.plot([], [], **_DIAMOND, label="rounded codec (another model)")
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.invert_yaxis()
     axes.set_xlim(left=0)

@@ -68,6 +68,8 @@ class Training(_Strict):
     batch_size: Positive
     crop_size: Positive
     learning_rate: Annotated[float, Field(gt=0)]
+    relative_learning_rate: bool = False
+    """Whether the learning rate is in units of each tensor's root mean square at the start."""
     decay: Literal["step", "cosine"]
     """`step`: x0.1 at 80 % of the steps. `cosine`: to 1 % of the peak along half a cosine."""
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.02

@@ -16,7 +16,7 @@ from ..ntc.codec import NTCCodec
 from ..ntc.priors import LARGEST_SCALE, SMALLEST_SCALE, FactorizedPrior
 from ..ntc.transforms import TwoLayerSynthesis
 
-_FEATURE_SCALE = 0.1  # keeps the features where GDN, which starts at 1 + 0.1 |x|, is nearly linear
+_FEATURE_SCALE = 0.3  # keeps the features where GDN, which starts at 1 + 0.1 |x|, is nearly linear
 
 
 @torch.no_grad()

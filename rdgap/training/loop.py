@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -30,6 +31,7 @@ from .data import TrainingCrops, seeded
 from .initialization import initialize_principal, rescale_latents, take_weights
 
 _PRINCIPAL_CROPS = 256
+_SMALLEST_SCALE = 3e-3  # of a relative learning rate, for tensors that start at zero
 _LARGEST_HALF_LOSS = 1e-3  # relative change of L that storing half-precision kernels may cost
 LOG_COLUMNS = (
     "step", "seconds", "learning_rate", "train_lagrangian_bpp", "train_bpp", "train_mse",
@@ -117,7 +119,7 @@ def train(
     codec, said = _initial_codec(recipe, crops, lmbda, seed, init_from)
     codec = codec.to(fabric.device, memory_format=torch.channels_last)
     average = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
-    optimizer = torch.optim.Adam(codec.parameters(), lr=plan.learning_rate)
+    optimizer = torch.optim.Adam(_parameter_groups(plan, codec))
     model, wrapped_optimizer = fabric.setup(codec, optimizer)
     configuration = json.dumps(
         {
@@ -160,7 +162,7 @@ def train(
             raise RuntimeError(_diverged(progress.step, objective.item(), files.checkpoint))
         learning_rate = plan.learning_rate * learning_rate_factor(plan, progress.step, steps)
         for group in wrapped_optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["scale"]
         wrapped_optimizer.step()
         progress.step += 1
         _update_average(average, codec, min(plan.average_decay, (1 + progress.step) / (10 + progress.step)))
@@ -252,6 +254,21 @@ def build_averaged(recipe: Recipe, average: dict[str, Tensor]) -> NTCCodec:
         codec = build_codec(recipe)
     codec.load_state_dict(average, assign=True)
     return codec.eval().requires_grad_(False)
+
+
+def _parameter_groups(plan: Training, codec: NTCCodec) -> list[dict[str, Any]]:
+    """Return the parameters with the scale of each one's learning rate.
+
+    Adam moves every weight by about the learning rate. The transforms' natural sizes differ a hundredfold between the
+    first and the last layers, and with lmbda, so one rate for all either wrecks the small ones or leaves the large ones
+    where they are; `relative` rates are in units of each tensor's root mean square at the start.
+    """
+    if not plan.relative_learning_rate:
+        return [{"params": list(codec.parameters()), "scale": 1.0}]
+    return [
+        {"params": [parameter], "scale": max(_SMALLEST_SCALE, parameter.detach().square().mean().sqrt().item())}
+        for parameter in codec.parameters()
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Toy codecs whose every cost is known in closed form, seen by the code under test as codecs like any other."""
+"""Toy codecs, seen by the code under test as codecs like any other; of `LinearGaussian` every cost is known."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rdgap.model import Codec, from_modules
 from rdgap.objective import kappa, likelihood_sigma
 
 
@@ -66,6 +67,11 @@ class LinearGaussian:
         square = (residual * torch.linalg.solve(marginal, residual.T).T).sum(-1)
         return 0.5 * torch.logdet(marginal) + weight * square
 
+    def best_diagonal(self, images: Tensor, lmbda: float) -> dict[str, Tensor]:
+        """`mean` and `log_std` of the best diagonal Gaussian, each (batch, dim)."""
+        mean = self.posterior_mean(images, lmbda)
+        return {"mean": mean, "log_std": (-0.5 * self.hessian(lmbda).diagonal().log()).expand_as(mean)}
+
     def mean_field_cost(self, images: Tensor, lmbda: float) -> Tensor:
         """Cost of the best diagonal Gaussian, whose precision is the diagonal of the posterior's, (batch,)."""
         hessian = self.hessian(lmbda)
@@ -104,3 +110,52 @@ class LinearGaussian:
 
     def decode(self, latents: tuple[Tensor, ...]) -> Tensor:
         return (latents[0] @ self.matrix.T + self.bias)[:, None, None]
+
+
+def curved() -> Codec:
+    """A codec of 2 latents and 4 pixels whose posterior is curved."""
+
+    def synthesis(latents: Tensor) -> Tensor:
+        first, second = latents[:, 0], latents[:, 1]
+        bent = second - 0.3 * first.square()
+        return 0.5 + 0.03 * torch.stack([first, bent, first + bent, torch.sin(first)], -1)[:, None, None]
+
+    def analysis(images: Tensor) -> Tensor:
+        return (images[:, 0, 0, :2] - 0.5) / 0.03
+
+    normal = torch.distributions.Normal(torch.zeros(2, dtype=torch.double), 1.0)
+    return from_modules(analysis, synthesis, lambda latents: normal.log_prob(latents).sum(1))
+
+
+def patch_means() -> Codec:
+    """A codec of images whose latents are the means of 4x4 patches."""
+    normal = torch.distributions.Normal(0.0, 2.0)
+    return from_modules(
+        lambda images: 8 * (torch.nn.functional.avg_pool2d(images, 4) - 0.5),
+        lambda latents: torch.nn.functional.interpolate(latents, scale_factor=4.0) / 8 + 0.5,
+        lambda latents: normal.log_prob(latents).sum((1, 2, 3)),
+    )
+
+
+class TwoLatents(torch.nn.Module):
+    """A codec with a hyperlatent (batch, 6) and a latent (batch, 1, 4, 6)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(2.0))
+
+    def infer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        latent = self.scale * (images.mean(1, keepdim=True) - 0.5)
+        return latent.sum((1, 2)), latent
+
+    def quantize(self, latents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(latent.round() for latent in latents)
+
+    def log_prior(self, latents: tuple[Tensor, ...]) -> Tensor:
+        hyper, latent = latents
+        scale = (1 + hyper.square())[:, None, None]
+        conditional = torch.distributions.Normal(0.0, scale).log_prob(latent).sum((1, 2, 3))
+        return conditional + torch.distributions.Normal(0.0, 1.0).log_prob(hyper).sum(1)
+
+    def decode(self, latents: tuple[Tensor, ...]) -> Tensor:
+        return (latents[1] / self.scale + 0.5).expand(-1, 3, -1, -1)

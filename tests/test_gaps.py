@@ -44,9 +44,6 @@ def assert_agrees(estimate: Tensor, stderr: Tensor, truth: Tensor, relative: flo
     assert ((estimate - truth).abs() < 5 * stderr).all(), f"{estimate} is not {truth} within 5 * {stderr}"
 
 
-# the truth that the other tests rest on
-
-
 def test_closed_form_of_the_toy_agrees_with_quadrature() -> None:
     toy = LinearGaussian.random(2, 5, seed=3)
     posterior, images = posterior_of(toy, number=1)
@@ -54,9 +51,6 @@ def test_closed_form_of_the_toy_agrees_with_quadrature() -> None:
     grid = torch.cartesian_prod(axis, axis) + toy.posterior_mean(images, LMBDA)
     log_gamma = torch.logsumexp(-posterior.energy(grid[:, None]), 0) + 2 * math.log(float(axis[1] - axis[0]))
     torch.testing.assert_close(-log_gamma, toy.neg_log_gamma(images, LMBDA), rtol=1e-9, atol=0)
-
-
-# energy
 
 
 def test_energy_is_rate_plus_kappa_times_squared_error_in_nats() -> None:
@@ -94,9 +88,6 @@ def test_latents_of_several_shapes_are_restored_and_parameters_get_no_gradient()
     expected = -toy.log_prior(latents) + kappa(LMBDA) * error.square().sum((1, 2, 3))
     torch.testing.assert_close(energy, expected.detach().double())
     assert toy.scale.grad is None
-
-
-# variational fits
 
 
 def test_cost_of_the_exact_posterior_is_minus_log_gamma_without_noise() -> None:

@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
 
 import torch
+
+from ._plots import SUFFIXES
 
 
 def parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser for `python -m rdgap.<module>` whose help ends in one worked example."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"python -m rdgap.{module}",
         description=description,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Leave it to `run` to end in one line, without the usage."""
+        raise ValueError(message)
+
+
+def add_plot(arguments: argparse.ArgumentParser, what: str) -> None:
+    """Add `--plot`, a picture of `what`."""
+    arguments.add_argument("--plot", type=_plot_path, metavar="FILE", help=f"draw {what} (.pdf, .png or .svg)")
+
+
+def _plot_path(text: str) -> Path:
+    if Path(text).suffix.lower() not in SUFFIXES:
+        raise argparse.ArgumentTypeError(f"must end in {', '.join(SUFFIXES)}, got {text}")
+    return Path(text)
 
 
 def add_device(arguments: argparse.ArgumentParser) -> None:
@@ -64,16 +86,21 @@ def positive_float(text: str) -> float:
     return number
 
 
-def run(body: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+def run(
+    body: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> int:
     """Parse `argv`, run `body` and return the exit code.
 
-    A `ValueError` or `OSError` is bad input: its message is the one line that the user reads, and the
-    exit code is 2. A `RuntimeError` or `ArithmeticError` is a computation that failed: one line and exit code 1.
+    A `ValueError` or `OSError` is bad input, a `ModuleNotFoundError` a missing extra: its message is the one line that
+    the user reads, and the exit code is 2. A `RuntimeError` or `ArithmeticError` is a computation that failed: one line
+    and exit code 1.
     """
-    namespace = arguments.parse_args(argv)
     try:
-        body(namespace)
-    except (ValueError, OSError) as error:
+        body(arguments.parse_args(argv))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         return _fail(arguments.prog, error, 2)
     except (RuntimeError, ArithmeticError) as error:
         return _fail(arguments.prog, error, 1)
@@ -84,6 +111,7 @@ def run(body: Callable[[argparse.Namespace], None], arguments: argparse.Argument
 
 
 def _fail(program: str, error: BaseException, code: int) -> int:
-    message = " ".join(str(error).split()) or type(error).__name__
+    notes = getattr(error, "__notes__", [])  # such as the name of the image that was at work
+    message = " ".join(" ".join([str(error), *notes]).split()) or type(error).__name__
     print(f"{program}: error: {message}", file=sys.stderr)
     return code

@@ -46,17 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments.add_argument("--csv", type=Path, metavar="FILE", help="write the printed table, in full precision")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="the same with every image's own BD-rate")
-    arguments.add_argument(
-        "--plot", type=Path, metavar="FILE", help=f"draw the rate saved at each PSNR ({SHOWN[0]}; .pdf, .png or .svg)"
-    )
+    _cli.add_plot(arguments, f"the rate saved at each PSNR, interpolated by {SHOWN[0]},")
     return _cli.run(_compare_tables, arguments, argv)
 
 
 def _compare_tables(options: argparse.Namespace) -> None:
-    if options.plot:
-        from . import _plot
-
-        _plot.check_plot_path(options.plot)
     tests = _read_grids(options.test, "--test")
     anchor = _choose(_read_grids(options.anchor, "--anchor"), options.anchor, options.anchor_codec)
     if options.common_images:
@@ -68,10 +62,11 @@ def _compare_tables(options: argparse.Namespace) -> None:
     if options.json:
         write_json(options.json, {"comparisons": [_details(comparison) for comparison in comparisons]})
     if options.plot:
-        from . import _plot
+        from .._plots import save
+        from ._plot import plot_savings
 
         shown = [comparison for comparison in comparisons if comparison.averaged.interpolation == SHOWN[0]]
-        _plot.save(_plot.plot_savings(shown), options.plot)
+        save(plot_savings(shown), options.plot)
 
 
 def _read_grids(source: str, option: str) -> dict[str, CodecGrid]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,21 +10,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .._files import replacing
+from .._plots import COLUMN_WIDTH_INCHES, MARKERS, STYLE
 from .comparison import Comparison
 from .delta import savings_percent
-
-COLUMN_WIDTH_INCHES = 3.4
-MARKERS = "osD^vPX*"
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.linewidth": 0.6,
-    "legend.fontsize": 7,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 3.5,
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "rdgap",
-}
 
 
 def plot_savings(comparisons: Sequence[Comparison]) -> Figure:
@@ -57,16 +43,3 @@ def plot_savings(comparisons: Sequence[Comparison]) -> Figure:
         sns.despine(ax=axes)
         axes.legend(frameon=False, handlelength=1.6, labelspacing=0.3)
     return figure
-
-
-def check_plot_path(path: Path) -> None:
-    """Raise `ValueError` unless the suffix of `path` names a picture format."""
-    if path.suffix.lower() not in (".pdf", ".png", ".svg"):
-        raise ValueError(f"`--plot` must end in .pdf, .png or .svg, got {path.name!r}.")
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure in one step; equal figures give equal files."""
-    date = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix.lower())
-    with mpl.rc_context(STYLE), replacing(path) as temporary:
-        figure.savefig(temporary, dpi=300, metadata=date)

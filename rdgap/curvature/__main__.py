@@ -65,12 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="midpoint",
         help="where in its cell the speed is taken; the paper's is left (default: midpoint)",
     )
-    arguments.add_argument(
-        "--plot",
-        type=Path,
-        metavar="FILE",
-        help="draw distances to both straight paths and a film strip (.png, .pdf, .svg)",
-    )
+    _cli.add_plot(arguments, "distances to both straight paths and a film strip")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     arguments.add_argument("--csv", type=Path, metavar="FILE", help="write speed and distances per t")
     _cli.add_device(arguments)
@@ -79,11 +74,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.plot:
-        from .plot import SUFFIXES
-
-        if options.plot.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"`--plot` must end in {', '.join(SUFFIXES)}, got {options.plot}.")
     first, last = _read_pair(options.images, options.crop, options.seed)
     height, width = first.shape[-2:]
 
@@ -121,7 +111,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.json:
         write_json(options.json, setup | summary)
     if strip is not None:
-        from .plot import draw, save
+        from .._plots import save
+        from .plot import draw
 
         save(draw(result, distances, strip), options.plot)
     print(f"{names[0]} to {names[1]}, {width} x {height} pixels")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .._files import replacing
 from .length import CurveLength
 from .paths import PathDistances
 
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SUFFIXES = (".pdf", ".png", ".svg")
 _WIDTH = 6.9  # inches, two columns of a paper
 _LEFT, _RIGHT = 0.68, 0.12  # margins, the left one for labels
 _BOTTOM, _BETWEEN, _TOP = 0.26, 0.62, 0.28  # room for labels under the strip, under the panel and above it
@@ -50,7 +47,7 @@ def draw(result: CurveLength, distances: PathDistances, strip: FilmStrip) -> Fig
     strips_height = 2 * frame_height + _GAP
     panel_bottom = _BOTTOM + strips_height + _BETWEEN
     total = panel_bottom + _PANEL + _TOP
-    figure = Figure(figsize=(_WIDTH, total), dpi=200)
+    figure = Figure(figsize=(_WIDTH, total))
 
     def axes_at(left: float, bottom: float, across: float, up: float) -> Axes:
         return figure.add_axes((left / _WIDTH, bottom / total, across / _WIDTH, up / total))
@@ -69,15 +66,6 @@ def draw(result: CurveLength, distances: PathDistances, strip: FilmStrip) -> Fig
             if above == 0.0:
                 axes.set_xlabel(f"$t$ = {t:.2f}", fontsize=8, labelpad=3)
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure in one step, without the date, so that a repeated run writes the same bytes."""
-    import matplotlib
-
-    dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "rdgap"}), replacing(path) as temporary:
-        figure.savefig(temporary, metadata=dates.get(path.suffix.lower()))
 
 
 def _draw_distances(axes: Axes, result: CurveLength, distances: PathDistances) -> None:

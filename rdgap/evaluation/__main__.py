@@ -44,16 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments.add_argument("--csv", type=Path, metavar="FILE", help="write one row per image, codec and setting")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the printed summary in full precision")
-    arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw rate-distortion curves (.pdf, .png or .svg)")
+    _cli.add_plot(arguments, "rate-distortion curves")
     _cli.add_device(arguments)
     return _cli.run(_evaluate, arguments, argv)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    if options.plot:
-        from ._plot import check_plot_path
-
-        check_plot_path(options.plot)
     paths = image_paths(options.images)
     device = _cli.device(options.device)
     for path in paths:
@@ -75,7 +71,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         best_rows = [row | {"lmbda": lmbda} for lmbda, frame in best.items() for row in _records(frame)]
         write_json(options.json, {"averaging": AVERAGING, "averages": _records(averages), "best_lagrangian": best_rows})
     if options.plot:
-        from ._plot import plot_curves, save
+        from .._plots import save
+        from ._plot import plot_curves
 
         save(plot_curves(averages), options.plot)
 

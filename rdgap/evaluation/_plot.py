@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from .._files import replacing
-
-MARKERS = "osD^vPX*"
-STYLE: Any = {
-    "font.size": 8,
-    "axes.linewidth": 0.6,
-    "legend.fontsize": 7,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 3.5,
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "rdgap",
-}
+from .._plots import COLUMN_WIDTH_INCHES, MARKERS, STYLE
 
 
 def plot_curves(averages: pd.DataFrame) -> Figure:
@@ -29,7 +15,7 @@ def plot_curves(averages: pd.DataFrame) -> Figure:
     datasets = sorted(set(averages["dataset"]))
     keys = sorted(set(zip(averages["dataset"], averages["codec"], strict=True)))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.4, 2.6), layout="constrained")
+        figure = Figure(figsize=(COLUMN_WIDTH_INCHES, 2.6), layout="constrained")
         axes = figure.subplots()
         colors = sns.color_palette("colorblind", len(keys))
         for index, (dataset, codec) in enumerate(keys):
@@ -52,16 +38,3 @@ def plot_curves(averages: pd.DataFrame) -> Figure:
         sns.despine(ax=axes)
         axes.legend(frameon=False, handlelength=1.6, labelspacing=0.3, loc="lower right")
     return figure
-
-
-def check_plot_path(path: Path) -> None:
-    """Raise `ValueError` unless the suffix of `path` names a picture format."""
-    if path.suffix.lower() not in (".pdf", ".png", ".svg"):
-        raise ValueError(f"`--plot` must end in .pdf, .png or .svg, got {path.name!r}.")
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure in one step; equal figures give equal files."""
-    date = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix.lower())
-    with mpl.rc_context(STYLE), replacing(path) as temporary:
-        figure.savefig(temporary, dpi=300, metadata=date)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .. import _cli, _files
+from .. import _cli, _files, _plots
 from ..images import image_paths, random_crop, read_image
 from ..zoo import load_codec
 from .decomposition import decompose
@@ -49,15 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     _cli.add_device(arguments)
     arguments.add_argument("--csv", type=Path, metavar="FILE", help="write a table, one row per image")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write settings, images and averages")
-    arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the costs (.png, .pdf, .svg)")
+    _cli.add_plot(arguments, "the costs as stacked bars")
     return _cli.run(_body, arguments, argv)
 
 
 def _body(options: argparse.Namespace) -> None:
     import pandas as pd
 
-    if options.plot and options.plot.suffix.lower() not in (".pdf", ".png", ".svg"):
-        raise ValueError(f"`--plot` must end in .pdf, .png or .svg, got {options.plot}.")
     device = _cli.device(options.device)
     paths = image_paths(options.images)
     images = [_read(path, options.crop, options.seed) for path in paths]
@@ -97,8 +95,7 @@ def _body(options: argparse.Namespace) -> None:
         }
         _files.write_json(options.json, content)
     if options.plot:
-        with _files.replacing(options.plot) as temporary:
-            draw(table).savefig(temporary, dpi=200)
+        _plots.save(draw(table), options.plot)
 
 
 def _at_least_two(text: str) -> int:

@@ -1,0 +1,41 @@
+# Everything runs in an environment of its own, $(VENV), made on first use.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+READY = $(VENV)/ready
+
+.PHONY: help demo test lint wheel bench clean
+
+help:
+	@echo "make demo    set up, then measure the shipped codecs on two photographs; pictures under out/demo/"
+	@echo "make test    set up, then run the tests"
+	@echo "make lint    style and types"
+	@echo "make wheel   build the wheel into dist/"
+	@echo "make bench   speed beside what else one could use"
+	@echo "make clean   remove the environment and everything built"
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --editable '.[demo,test]'
+	touch $@
+
+demo: $(READY)
+	$(RUN) -m rdgap.demo --out out/demo
+
+test: $(READY)
+	$(RUN) -m pytest
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(VENV)/bin/basedpyright --pythonpath $(RUN)
+
+wheel: $(READY)
+	$(RUN) -m pip wheel --no-deps --wheel-dir dist .
+
+bench: $(READY)
+	$(RUN) -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..ntc.codec import NTCCodec
-from ..ntc.priors import LARGEST_SCALE, SMALLEST_SCALE, FactorizedPrior
+from ..ntc.priors import LARGEST_SCALE, SMALLEST_SCALE, FactorizedPrior, MeanScaleHyperprior
 from ..ntc.transforms import TwoLayerSynthesis
 
+_HYPER_DEVIATION = 2.0  # of `z` at the start
 _FEATURE_SCALE = 0.3  # keeps the features where GDN, which starts at 1 + 0.1 |x|, is nearly linear
 
 
@@ -41,10 +42,24 @@ def initialize_principal(codec: NTCCodec, images: Tensor, lmbda: float, parts: s
     if "synthesis" in parts:
         _fit_synthesis(codec.synthesis, y, images - 0.5)
     if "prior" in parts and not isinstance(codec.prior, FactorizedPrior):
-        last = codec.prior.hyper_synthesis[-1]
-        last.weight.mul_(0.1)
-        deviation = y.std(dim=(0, 2, 3)).clamp(SMALLEST_SCALE, LARGEST_SCALE)
-        last.bias.copy_(torch.cat([y.mean(dim=(0, 2, 3)), deviation.log()]))
+        _start_hyperprior(codec.prior, y)
+
+
+def _start_hyperprior(prior: MeanScaleHyperprior, y: Tensor) -> None:
+    """Let `z` see all channels of `y` alike and spread over several integers, and predict each channel's moments.
+
+    A `z` that rounds to zero everywhere would tell the hyper synthesis nothing, hence stay so for ever.
+    """
+    mean, deviation = y.mean(dim=(0, 2, 3)), y.std(dim=(0, 2, 3))
+    first, _, _, _, last = prior.hyper_analysis
+    first.weight.div_(deviation[:, None, None])
+    z = prior.hyper_analysis(y)
+    gain = _HYPER_DEVIATION / z.std(dim=(0, 2, 3))
+    last.weight.mul_(gain[:, None, None, None])
+    last.bias.copy_((last.bias - z.mean(dim=(0, 2, 3))) * gain)
+    *_, last = prior.hyper_synthesis
+    last.weight.mul_(0.1)
+    last.bias.copy_(torch.cat([mean, deviation.clamp(SMALLEST_SCALE, LARGEST_SCALE).log()]))
 
 
 def _fit_analysis(analysis: nn.Module, features: Tensor) -> None:
@@ -92,9 +107,7 @@ def _fit_synthesis(synthesis: nn.Module, y: Tensor, images: Tensor) -> None:
             _fit_layer(synthesis.conv_res, y, target)
             # The activated path starts at half the way, the residual one carries what it leaves.
             synthesis.conv1.weight.copy_(0.5 * synthesis.conv_res.weight)
-            assert synthesis.conv1.bias is not None
-            assert synthesis.conv_res.bias is not None
-            synthesis.conv1.bias.copy_(0.5 * synthesis.conv_res.bias)
+            _bias(synthesis.conv1).copy_(0.5 * _bias(synthesis.conv_res))
             _fit_layer(synthesis.conv_res, y, target - synthesis.activation(synthesis.conv1(y)))
             hidden = synthesis.activation(synthesis.conv1(y)) + synthesis.conv_res(y)
             _fit_layer(synthesis.conv2, hidden, images)
@@ -136,9 +149,9 @@ def _fit_layer(layer: nn.ConvTranspose2d, features: Tensor, target: Tensor) -> N
     layer.weight.mul_(0.1)
     layer.weight[:, :channels] = 0
     layer.weight[:, :channels, inner, inner] = kernels.reshape(-1, channels, stride, stride)
-    assert layer.bias is not None
-    layer.bias.zero_()
-    layer.bias[:channels] = offset.reshape(channels, -1).mean(1)
+    bias = _bias(layer)
+    bias.zero_()
+    bias[:channels] = offset.reshape(channels, -1).mean(1)
 
 
 def _least_squares(inputs: Tensor, targets: Tensor) -> Tensor:
@@ -156,6 +169,15 @@ def _blocks(features: Tensor, stride: int) -> Tensor:
 
 def _pixels(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _convolutions(transform: nn.Module) -> list[nn.Conv2d | nn.ConvTranspose2d]:
+    return [layer for layer in transform.children() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+
+
+def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    assert layer.bias is not None  # only the last layer of Balle's analysis has none
+    return layer.bias
 
 
 @torch.no_grad()
@@ -197,7 +219,7 @@ def rescale_latents(codec: NTCCodec, gain: float) -> bool:
     inputs = (
         [layer for layer in (synthesis.conv1, synthesis.conv_res) if layer is not None]
         if isinstance(synthesis, TwoLayerSynthesis)
-        else [next(synthesis.children())]
+        else _convolutions(synthesis)[:1]
     )
     for layer in inputs:
         layer.weight.div_(gain)
@@ -205,10 +227,10 @@ def rescale_latents(codec: NTCCodec, gain: float) -> bool:
         matrix = codec.prior.density.matrices[0]
         matrix.copy_(torch.log(torch.expm1(functional.softplus(matrix) / gain)))
         return True
-    codec.prior.hyper_analysis[0].weight.div_(gain)
-    last = codec.prior.hyper_synthesis[-1]
+    _convolutions(codec.prior.hyper_analysis)[0].weight.div_(gain)
+    last = _convolutions(codec.prior.hyper_synthesis)[-1]
     means = last.out_channels // 2
     last.weight[:means].mul_(gain)
-    last.bias[:means].mul_(gain)
-    last.bias[means:].add_(math.log(gain))
+    _bias(last)[:means].mul_(gain)
+    _bias(last)[means:].add_(math.log(gain))
     return True

@@ -2,3 +2,5 @@
 
 from .loop import TrainingResult as TrainingResult
 from .loop import train as train
+from .validation import Validation as Validation
+from .validation import validate as validate

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import _cli
-from ..images import image_paths
-from ..recipes import read_recipe
-from ..zoo import shipped_recipe
-from .grid import train_grid
+from .data import split
+from .grid import read_named_recipe, train_grid
 from .loop import train
 
 
@@ -45,10 +43,12 @@ def _grid_parser() -> argparse.ArgumentParser:
 
 def _add_common(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--images", type=Path, nargs="+", required=True, help="training images, or folders of them")
-    arguments.add_argument("--validation", type=Path, nargs="+", help="held-out images (default: every 50th image)")
+    arguments.add_argument(
+        "--validation", type=Path, nargs="+", help="held-out images (default: every 50th image, at most 64)"
+    )
     arguments.add_argument("--out", type=Path, required=True, help="folder of weights, logs, cards and checkpoints")
     arguments.add_argument("--steps", type=_cli.positive_int, help="instead of the recipe's")
-    arguments.add_argument("--minutes", type=_cli.positive_float, help="stop after this time; resume by the same command")
+    arguments.add_argument("--minutes", type=_cli.positive_float, help="time for everything; the same command resumes")
     arguments.add_argument("--bf16", action="store_true", help="transforms in bfloat16: about twice as fast")
     arguments.add_argument(
         "--init-from", type=Path, help="weights (.safetensors) of another lmbda or architecture to start from"
@@ -61,10 +61,9 @@ def _add_common(arguments: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    recipe = read_recipe(Path(options.recipe)) if options.recipe.endswith(".toml") else shipped_recipe(options.recipe)
-    images, held_out = _split(options)
+    images, held_out = split(options.images, options.validation)
     result = train(
-        recipe,
+        read_named_recipe(options.recipe),
         images=images,
         validation_images=held_out,
         lmbda=options.lmbda,
@@ -78,22 +77,8 @@ def _train(options: argparse.Namespace) -> None:
         validate_every=options.validate_every,
         command=["python", "-m", "rdgap.training", *options.argv],
     )
-    measured = result.validation
     state = "finished" if result.finished else "stopped by the time budget, the same command goes on"
-    print(
-        f"{result.weights}: {state} at step {result.step} of {result.steps}; validation L {measured.lagrangian_bpp:.4f}, "
-        f"{measured.rate_bpp:.4f} bpp, {measured.psnr_db:.2f} dB"
-    )
-
-
-def _split(options: argparse.Namespace) -> tuple[list[Path], list[Path]]:
-    images = image_paths(options.images)
-    if options.validation:
-        return images, image_paths(options.validation)
-    if len(images) < 2:
-        raise ValueError(f"training without `--validation` needs at least 2 images to hold one out, got {len(images)}.")
-    held_out = images[::50]
-    return [path for path in images if path not in set(held_out)], held_out
+    print(f"{result.weights}: {state} at step {result.step} of {result.steps}; validation {result.validation}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,51 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import hashlib
 import math
-import platform
-import shlex
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.nn.utils import convert_conv2d_weight_memory_format
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from .._files import replacing, write_text
-from ..images import read_image, to_8bit
-from ..metrics import mse, psnr_db
+from .._files import replacing
+from ..metrics import psnr_db
 from ..ntc.codec import NTCCodec
-from ..objective import check_lmbda, cost, nats_to_bpp, reconstruct
-from ..recipes import Recipe, Training, build_codec
-from ..zoo import read_codec, weights_name, write_codec
+from ..objective import check_lmbda, nats_to_bpp
+from ..recipes import Recipe, build_codec
+from ..zoo import read_codec, weights_name
 from . import checkpoint
-from .data import TrainingCrops, seeded
+from .data import HeldOut, TrainingCrops, check_apart, fingerprint, seeded
 from .initialization import initialize_principal, rescale_latents, take_weights
+from .results import Files, add_to_log, code_version, logged_validation, start_log, store, write_card
+from .schedule import average_decay, learning_rate_factor, lmbda_boost, parameter_groups
+from .validation import Validation, validate
 
 _PRINCIPAL_CROPS = 256
-_SMALLEST_SCALE = 3e-3  # of a relative learning rate, for tensors that start at zero
-_LARGEST_HALF_LOSS = 1e-3  # relative change of L that storing half-precision kernels may cost
-LOG_COLUMNS = (
-    "step", "seconds", "learning_rate", "train_lagrangian_bpp", "train_bpp", "train_mse",
-    "validation_lagrangian_bpp", "validation_bpp", "validation_mse", "validation_psnr_db",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Validation:
-    """Means over validation images under hard rounding, with 8-bit reconstructions."""
-
-    lagrangian_bpp: float
-    rate_bpp: float
-    mse: float
-    psnr_db: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +44,7 @@ class TrainingResult:
         step: Steps done.
         steps: Steps of the whole run.
         seconds: Training time over all parts of the run.
-        validation: Of the averaged weights as they are stored.
+        validation: Of the averaged weights in full precision, as the log has it.
     """
 
     weights: Path
@@ -88,7 +73,8 @@ def train(
 ) -> TrainingResult:
     """Train a codec, or go on where an earlier call with the same arguments and `out` stopped.
 
-    A resumed run equals an uninterrupted one: batches and noise are pure functions of seed and step.
+    A resumed run equals an uninterrupted one: batches and noise are pure functions of seed and step. On a CPU that
+    holds bit for bit; a GPU sums in no fixed order.
 
     Args:
         recipe: Architecture and schedule.
@@ -101,7 +87,8 @@ def train(
         device: Where to train.
         bf16: Run the transforms under bfloat16 autocast.
         init_from: Weights to start from; what fits is taken, the latents are rescaled to the new lmbda.
-        minutes: Stop with a checkpoint after this time, to be resumed by the same call.
+        minutes: Time for the whole call, from reading the images to the last validation. When it is up the run stops
+            with a checkpoint, to be resumed by the same call.
         validate_every: Steps between rows of the log, each with validation and checkpoint.
         command: For the card.
 
@@ -109,195 +96,256 @@ def train(
         ValueError: If an argument is unusable, or `out` holds another run of the same name.
         RuntimeError: If the training cost or its gradient is no longer finite; the last checkpoint is kept.
     """
-    check_lmbda(lmbda)
-    plan = recipe.training
-    steps = steps or plan.steps
-    files = _Files.named(out, weights_name(recipe.name, lmbda))
-    fabric = Fabric(accelerator=torch.device(device).type, devices=1)
-    held_out = [read_image(path).to(fabric.device) for path in validation_images]
-    crops = TrainingCrops(images, plan.crop_size, seed)
-    codec, said = _initial_codec(recipe, crops, lmbda, seed, init_from)
-    codec = codec.to(fabric.device, memory_format=torch.channels_last)
-    average = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
-    optimizer = torch.optim.Adam(_parameter_groups(plan, codec))
-    model, wrapped_optimizer = fabric.setup(codec, optimizer)
-    configuration = json.dumps(
-        {
-            "recipe": recipe.model_dump_json(),
-            "lmbda": lmbda,
-            "seed": seed,
-            "steps": steps,
-            "bf16": bf16,
-            "images": crops.sha256,
-            "init_from": init_from.name if init_from else None,
-            "validate_every": validate_every,
-        }
-    )
-    progress = checkpoint.Progress()
-    if files.checkpoint.exists():
-        progress = checkpoint.load(
-            files.checkpoint, configuration=configuration, model=codec, average=average, optimizer=optimizer
-        )
-        said = f"resumed at step {progress.step}; {said}"
-    _truncate_log(files.log, progress.step)
-    print(f"{files.weights.stem}: {len(crops)} images, {crops.too_small} too small; {said}", flush=True)
-
-    averaged = build_averaged(recipe, average)
-    started = time.monotonic() - progress.seconds
-    deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-    state = {"configuration": configuration, "model": codec, "average": average, "optimizer": optimizer}
-    bar = tqdm(total=steps, initial=progress.step, desc=files.weights.stem, unit="step", disable=None)
-    while progress.step < steps and time.monotonic() < deadline:
-        batch = crops.batch(progress.step, plan.batch_size).to(fabric.device, memory_format=torch.channels_last)
-        # Fabric's own mixed precision would round the images themselves to bfloat16, half a gray level.
-        with torch.autocast(fabric.device.type, torch.bfloat16, enabled=bf16):
-            rate_nats, sse = model(batch, seeded(fabric.device, seed, 2, progress.step))
-        num_pixels = plan.crop_size**2
-        bpp, batch_mse = nats_to_bpp(rate_nats, num_pixels).mean(), (sse / (3 * num_pixels)).mean()
-        objective = bpp + lmbda * lmbda_boost(plan, lmbda, progress.step, steps) * batch_mse
-        wrapped_optimizer.zero_grad()
-        fabric.backward(objective)
-        norm = fabric.clip_gradients(model, wrapped_optimizer, max_norm=plan.gradient_clip, error_if_nonfinite=False)
-        if not (torch.isfinite(objective) and norm is not None and torch.isfinite(norm)):
-            raise RuntimeError(_diverged(progress.step, objective.item(), files.checkpoint))
-        learning_rate = plan.learning_rate * learning_rate_factor(plan, progress.step, steps)
-        for group in wrapped_optimizer.param_groups:
-            group["lr"] = learning_rate * group["scale"]
-        wrapped_optimizer.step()
-        progress.step += 1
-        _update_average(average, codec, min(plan.average_decay, (1 + progress.step) / (10 + progress.step)))
-        _accumulate(progress, bpp=bpp.item(), mse=batch_mse.item())
-        bar.update()
-        mean = {name: value / progress.count for name, value in progress.sums.items()}
-        bar.set_postfix_str(
-            f"L {mean['bpp'] + lmbda * mean['mse']:.4f} bpp {mean['bpp']:.4f} "
-            f"PSNR {10 * math.log10(255**2 / mean['mse']):.2f} dB",
-            refresh=False,
-        )
-        if progress.step % validate_every == 0 or progress.step == steps:
-            measured = validate(averaged, held_out, lmbda)
-            if not math.isfinite(measured.lagrangian_bpp):
-                raise RuntimeError(_diverged(progress.step, measured.lagrangian_bpp, files.checkpoint))
-            progress.seconds = time.monotonic() - started
-            _log(files.log, progress, lmbda, learning_rate, measured)
-            tqdm.write(
-                f"step {progress.step}/{steps}  train L {mean['bpp'] + lmbda * mean['mse']:.4f}  validation "
-                f"L {measured.lagrangian_bpp:.4f}  bpp {measured.rate_bpp:.4f}  PSNR {measured.psnr_db:.2f} dB"
-            )
-            progress.sums, progress.count = {}, 0
-            checkpoint.save(files.checkpoint, progress=progress, **state)
-    bar.close()
-    progress.seconds = time.monotonic() - started
-    checkpoint.save(files.checkpoint, progress=progress, **state)
-    origin = {
-        "lmbda": repr(lmbda),
-        "step": str(progress.step),
-        "steps": str(steps),
-        "seed": str(seed),
-        "data": f"{len(crops)} images, {crops.num_pixels / 1e6:.1f} Mpx, sha256 {crops.sha256}",
-        "commit": _git_commit(),
+    began = time.monotonic()
+    steps = recipe.training.steps if steps is None else steps
+    _check(lmbda=lmbda, seed=seed, steps=steps, minutes=minutes, validate_every=validate_every)
+    if not validation_images:
+        raise ValueError("`validation_images` must hold at least one image, got none.")
+    check_apart(images, validation_images)
+    files = Files.named(out, weights_name(recipe.name, lmbda))
+    sources = fingerprint(images, validation_images)
+    source = None if init_from is None else (init_from, read_codec(init_from))
+    configuration: dict[str, Any] = {
+        "recipe": recipe.model_dump_json(),
+        "lmbda": lmbda,
+        "seed": seed,
+        "steps": steps,
+        "bf16": bf16,
+        "init_from": init_from.name if init_from else None,
+        "init_from_sha256": hashlib.sha256(init_from.read_bytes()).hexdigest() if init_from else None,
+        "validate_every": validate_every,
     }
-    stored, half = _store(files.weights, recipe, averaged, origin, held_out, lmbda)
-    minutes_spent = progress.seconds / 60
-    _write_card(files, recipe, origin, said, stored, half, minutes_spent, bf16, fabric.device, command)
+    if finished := _finished_before(files, configuration, sources):
+        print(f"{files.weights.stem}: finished before, nothing to do", flush=True)
+        return finished
+
+    crops = TrainingCrops(images, recipe.training.crop_size, seed)
+    held_out = HeldOut(validation_images, crops)
+    configuration |= {"images": crops.sha256, "validation": held_out.sha256}
+    run = _Run(recipe, configuration, sources, crops, held_out, device, source)
+    files.weights.parent.mkdir(parents=True, exist_ok=True)
+    remark = run.resume(files)
+    print(
+        f"{files.weights.stem}: {len(crops)} images, {crops.too_small} too small, {len(held_out)} held out; "
+        f"{run.start}{remark}",
+        flush=True,
+    )
+    deadline = math.inf if minutes is None else began + 60 * minutes - run.closing_seconds()
+    with tqdm(total=steps, initial=run.progress.step, desc=files.weights.stem, unit="step", disable=None) as bar:
+        while run.progress.step < steps and time.monotonic() < deadline:
+            run.take_step(files)
+            bar.update()
+            bar.set_postfix_str(run.course(), refresh=False)
+            if run.progress.step % validate_every == 0 or run.progress.step == steps:
+                tqdm.write(f"step {run.progress.step}/{steps}  training {run.course()}  validation {run.log(files)}")
+    return run.close(files, command)
+
+
+class _Run:
+    """A training between two steps: the codec, the running average of its weights, optimizer and progress."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        configuration: dict[str, Any],
+        sources: str,
+        crops: TrainingCrops,
+        held_out: HeldOut,
+        device: torch.device | str,
+        source: tuple[Path, NTCCodec] | None,
+    ) -> None:
+        self.recipe, self.plan = recipe, recipe.training
+        self.configuration, self.sources = configuration, sources
+        self.lmbda: float = configuration["lmbda"]
+        self.seed: int = configuration["seed"]
+        self.steps: int = configuration["steps"]
+        self.bf16: bool = configuration["bf16"]
+        self.crops, self.held_out = crops, held_out
+        self.fabric = _fabric(torch.device(device))
+        codec, self.start = _initial_codec(recipe, crops, self.lmbda, self.seed, source)
+        self.codec = codec.to(self.fabric.device)
+        convert_conv2d_weight_memory_format(self.codec, torch.channels_last)
+        self.average = {name: tensor.clone() for name, tensor in self.codec.state_dict().items()}
+        self.averaged = _around(recipe, self.average)
+        self.optimizer = torch.optim.Adam(parameter_groups(self.plan, self.codec))
+        self._model, self._fabric_optimizer = self.fabric.setup(self.codec, self.optimizer)
+        self.progress = checkpoint.Progress()
+        self._resumed_at = time.monotonic()
+
+    def resume(self, files: Files) -> str:
+        """Restore the checkpoint, if there is one, and return a remark on it."""
+        remark = ""
+        if files.checkpoint.exists():
+            header = checkpoint.read_header(files.checkpoint)
+            checkpoint.check_same_run(files.checkpoint, header.configuration, self.configuration)
+            checkpoint.load(files.checkpoint, self.codec, self.average, self.optimizer)
+            self.progress = header.progress
+            remark = f"; resumed at step {self.progress.step}"
+        remark += start_log(files.log, self.progress.step, self.configuration["validate_every"])
+        self._resumed_at = time.monotonic() - self.progress.seconds
+        return remark
+
+    def take_step(self, files: Files) -> None:
+        """Move the codec by one step of the optimizer, and the average after it."""
+        step = self.progress.step
+        batch = self.crops.batch(step, self.plan.batch_size)
+        batch = batch.to(self.fabric.device, memory_format=torch.channels_last)
+        # Fabric's own mixed precision would round the images themselves to bfloat16, half a gray level.
+        with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.bf16):
+            rate_nats, sse = self._model(batch, seeded(self.fabric.device, self.seed, 2, step))
+        num_pixels = self.plan.crop_size**2
+        bpp, mse = nats_to_bpp(rate_nats, num_pixels).mean(), (sse / (3 * num_pixels)).mean()
+        objective = bpp + self.lmbda * lmbda_boost(self.plan, self.lmbda, step, self.steps) * mse
+        self._fabric_optimizer.zero_grad()
+        self.fabric.backward(objective)
+        norm = self.fabric.clip_gradients(
+            self._model, self._fabric_optimizer, max_norm=self.plan.gradient_clip, error_if_nonfinite=False
+        )
+        if not (torch.isfinite(objective) and norm is not None and torch.isfinite(norm)):
+            raise RuntimeError(_diverged(step, objective.item(), files.checkpoint))
+        for group in self._fabric_optimizer.param_groups:
+            group["lr"] = self._learning_rate(step) * group["scale"]
+        self._fabric_optimizer.step()
+        self.progress.add(bpp=bpp.item(), mse=mse.item())
+        self._update_average(average_decay(self.plan, self.progress.step))
+
+    def course(self) -> str:
+        """Return how training went since the last row of the log."""
+        bpp, mse = self.progress.mean("bpp"), self.progress.mean("mse")
+        psnr = float(psnr_db(torch.tensor(mse, dtype=torch.float64)))
+        return f"L {bpp + self.lmbda * mse:.4f}, {bpp:.4f} bpp, {psnr:.2f} dB"
+
+    def log(self, files: Files) -> Validation:
+        """Validate, add a row to the log and save a checkpoint."""
+        measured = self._validate(files)
+        self.progress.seconds = time.monotonic() - self._resumed_at
+        learning_rate = self._learning_rate(self.progress.step - 1)
+        add_to_log(files.log, self.progress, self.lmbda, learning_rate, measured)
+        self.progress.sums, self.progress.count = {}, 0
+        self._save(files)
+        return measured
+
+    def closing_seconds(self) -> float:
+        """Return about how long `close` takes, two validations, from the time of one image."""
+        num_pixels = [image.shape[1] * image.shape[2] for image in self.held_out]
+        seconds = 0.0
+        for _ in range(2):  # the first time is the slower one
+            before = time.monotonic()
+            validate(self.averaged, islice(self.held_out, 1), self.lmbda)
+            seconds = time.monotonic() - before
+        return 2 * seconds * sum(num_pixels) / num_pixels[0]
+
+    def close(self, files: Files, command: Sequence[str]) -> TrainingResult:
+        """Save a checkpoint, then card and weights; the weights come last, so that they stand for all of it."""
+        step = self.progress.step
+        measured = logged_validation(files.log, step) or self._validate(files)
+        self.progress.seconds = time.monotonic() - self._resumed_at
+        self._save(files)
+        crops = self.crops
+        origin = {
+            "lmbda": repr(self.lmbda),
+            "step": str(step),
+            "steps": str(self.steps),
+            "seed": str(self.seed),
+            "data": f"{len(crops)} images, {crops.num_pixels / 1e6:.1f} Mpx, sha256 {crops.sha256}",
+            "commit": code_version(),
+        }
+        with replacing(files.weights) as candidate:
+            stored, half = store(candidate, self.recipe, self.averaged, origin, self.held_out, measured)
+            write_card(
+                files,
+                self.recipe,
+                origin,
+                start=self.start,
+                held_out=f"{len(self.held_out)} images, sha256 {self.held_out.sha256}",
+                stored=stored,
+                half=half,
+                bf16=self.bf16,
+                seconds=self.progress.seconds,
+                device=self.fabric.device,
+                command=command,
+            )
+        return _result(files, self.progress, self.steps, measured)
+
+    def _learning_rate(self, step: int) -> float:
+        return self.plan.learning_rate * learning_rate_factor(self.plan, step, self.steps)
+
+    @torch.no_grad()
+    def _update_average(self, decay: float) -> None:
+        current = self.codec.state_dict()
+        get_ema_multi_avg_fn(decay)(list(self.average.values()), [current[name] for name in self.average], 0)
+
+    def _validate(self, files: Files) -> Validation:
+        """Validate the averaged weights; those that are no longer finite never reach a checkpoint."""
+        measured = validate(self.averaged, self.held_out, self.lmbda)
+        if not measured.is_finite:
+            raise RuntimeError(_diverged(self.progress.step, measured.lagrangian_bpp, files.checkpoint))
+        return measured
+
+    def _save(self, files: Files) -> None:
+        header = checkpoint.Header(configuration=self.configuration, progress=self.progress, sources=self.sources)
+        checkpoint.save(files.checkpoint, header, self.codec, self.average, self.optimizer)
+
+
+def _check(*, lmbda: float, seed: int, steps: int, minutes: float | None, validate_every: int) -> None:
+    check_lmbda(lmbda)
+    if seed < 0:
+        raise ValueError(f"`seed` must not be negative, got {seed}.")
+    for name, number in (("steps", steps), ("validate_every", validate_every)):
+        if number < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {number}.")
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"`minutes` must be positive, got {minutes}.")
+
+
+def _finished_before(files: Files, configuration: dict[str, Any], sources: str) -> TrainingResult | None:
+    """Return the result of a run that needs no more steps, without reading its images.
+
+    Raises:
+        ValueError: If the files belong to another run.
+    """
+    if not files.checkpoint.exists():
+        if files.weights.exists():
+            raise ValueError(f"{files.weights} has no checkpoint to go on from. Choose another `--out`, or remove it.")
+        return None
+    header = checkpoint.read_header(files.checkpoint)
+    checkpoint.check_same_run(files.checkpoint, header.configuration, configuration)
+    measured = logged_validation(files.log, configuration["steps"])
+    if measured is None or header.sources != sources or not files.are_finished():
+        return None
+    return _result(files, header.progress, configuration["steps"], measured)
+
+
+def _result(files: Files, progress: checkpoint.Progress, steps: int, measured: Validation) -> TrainingResult:
     return TrainingResult(
         weights=files.weights,
         finished=progress.step >= steps,
         step=progress.step,
         steps=steps,
         seconds=progress.seconds,
-        validation=stored,
+        validation=measured,
     )
 
 
-def learning_rate_factor(plan: Training, step: int, steps: int) -> float:
-    """Return the learning rate of a step as a fraction of the recipe's: linear warm-up, then the recipe's decay."""
-    warmup = max(1, round(plan.warmup_fraction * steps))
-    rising = min(1.0, (step + 1) / warmup)
-    if plan.decay == "step":
-        return rising * (0.1 if step >= 0.8 * steps else 1.0)
-    return rising * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-
-
-def lmbda_boost(plan: Training, lmbda: float, step: int, steps: int) -> float:
-    """Return the factor of lmbda: ten in the first part of the steps where lmbda is .01 or less."""
-    return 10.0 if lmbda <= 0.01 and step < plan.boosted_fraction * steps else 1.0
-
-
-@torch.inference_mode()
-def validate(codec: NTCCodec, images: Sequence[Tensor], lmbda: float) -> Validation:
-    """Evaluate a codec under hard rounding with 8-bit reconstructions; means over the images.
-
-    Args:
-        codec: The codec.
-        images: Each (3, height, width) in [0, 1].
-        lmbda: Weight of the MSE.
-    """
-    rates, errors = [], []
-    for image in images:
-        batch = image[None]
-        latents = codec.quantize(codec.infer(batch))
-        rates.append(float(cost(codec, latents, batch, lmbda).rate_bpp))
-        errors.append(float(mse(batch, to_8bit(reconstruct(codec, latents, batch.shape[-2:])))))  # type: ignore[arg-type]
-    rate_bpp, mean_mse = sum(rates) / len(rates), sum(errors) / len(errors)
-    return Validation(
-        lagrangian_bpp=rate_bpp + lmbda * mean_mse,
-        rate_bpp=rate_bpp,
-        mse=mean_mse,
-        psnr_db=float(psnr_db(torch.tensor(errors, dtype=torch.float64)).mean()),
-    )
-
-
-def build_averaged(recipe: Recipe, average: dict[str, Tensor]) -> NTCCodec:
-    """Return a codec in eval mode whose weights are the very tensors of `average`."""
-    with torch.random.fork_rng():
-        codec = build_codec(recipe)
-    codec.load_state_dict(average, assign=True)
-    return codec.eval().requires_grad_(False)
-
-
-def _parameter_groups(plan: Training, codec: NTCCodec) -> list[dict[str, Any]]:
-    """Return the parameters with the scale of each one's learning rate.
-
-    Adam moves every weight by about the learning rate. The transforms' natural sizes differ a hundredfold between the
-    first and the last layers, and with lmbda, so one rate for all either wrecks the small ones or leaves the large ones
-    where they are; `relative` rates are in units of each tensor's root mean square at the start.
-    """
-    if not plan.relative_learning_rate:
-        return [{"params": list(codec.parameters()), "scale": 1.0}]
-    return [
-        {"params": [parameter], "scale": max(_SMALLEST_SCALE, parameter.detach().square().mean().sqrt().item())}
-        for parameter in codec.parameters()
-    ]
-
-
-@dataclass(frozen=True)
-class _Files:
-    weights: Path
-    log: Path
-    card: Path
-    checkpoint: Path
-
-    @staticmethod
-    def named(out: Path, stem: str) -> _Files:
-        out.mkdir(parents=True, exist_ok=True)
-        return _Files(*(out / f"{stem}{end}" for end in (".safetensors", ".csv", ".md", ".checkpoint.safetensors")))
+def _fabric(device: torch.device) -> Fabric:
+    numbered = device.type == "cuda" and device.index is not None
+    return Fabric(accelerator=device.type, devices=[device.index] if numbered else 1)
 
 
 def _initial_codec(
-    recipe: Recipe, crops: TrainingCrops, lmbda: float, seed: int, init_from: Path | None
+    recipe: Recipe, crops: TrainingCrops, lmbda: float, seed: int, source: tuple[Path, NTCCodec] | None
 ) -> tuple[NTCCodec, str]:
     """Return the codec at step 0 and a sentence about where its weights come from."""
-    with torch.random.fork_rng():
-        torch.random.default_generator.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
         codec = build_codec(recipe)
     fresh, said = {"analysis", "synthesis", "prior"}, "starts afresh"
-    if init_from is not None:
-        source = read_codec(init_from)
-        gain = math.sqrt(lmbda / source.lmbda)
-        rescaled = rescale_latents(source, gain)
-        taken, fresh = take_weights(codec, source)
-        said = f"took {_names(taken)} from {init_from.name}"
+    if source is not None:
+        path, other = source
+        gain = math.sqrt(lmbda / other.lmbda)
+        rescaled = rescale_latents(other, gain)
+        taken, fresh = take_weights(codec, other)
+        said = f"took {_names(taken)} from {path.name}"
         said += f", latents times {gain:.3g}" if rescaled else ", latents not rescaled"
         said += f"; {_names(fresh)} starts afresh" if fresh else ""
     if fresh and recipe.training.initialization == "principal":
@@ -306,118 +354,18 @@ def _initial_codec(
     return codec, said
 
 
+def _around(recipe: Recipe, weights: dict[str, Tensor]) -> NTCCodec:
+    """Return a codec in eval mode whose weights are the very tensors given."""
+    with torch.random.fork_rng(devices=[]):
+        codec = build_codec(recipe)
+    codec.load_state_dict(weights, assign=True)
+    return codec.eval().requires_grad_(False)
+
+
 def _names(parts: set[str]) -> str:
     return " and ".join(sorted(parts)) or "nothing"
-
-
-@torch.no_grad()
-def _update_average(average: dict[str, Tensor], codec: NTCCodec, decay: float) -> None:
-    current = codec.state_dict()
-    torch._foreach_lerp_(list(average.values()), [current[name] for name in average], 1 - decay)
-
-
-def _accumulate(progress: checkpoint.Progress, **measures: float) -> None:
-    for name, value in measures.items():
-        progress.sums[name] = progress.sums.get(name, 0.0) + value
-    progress.count += 1
-
-
-def _log(path: Path, progress: checkpoint.Progress, lmbda: float, learning_rate: float, measured: Validation) -> None:
-    bpp, mean_mse = (progress.sums[name] / progress.count for name in ("bpp", "mse"))
-    row = (
-        progress.step, f"{progress.seconds:.1f}", learning_rate, bpp + lmbda * mean_mse, bpp, mean_mse,
-        measured.lagrangian_bpp, measured.rate_bpp, measured.mse, measured.psnr_db,
-    )  # fmt: skip
-    with path.open("a", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerow(row)
-
-
-def _truncate_log(path: Path, step: int) -> None:
-    """Start the log, or drop the rows that a killed run wrote after its last checkpoint."""
-    rows: list[list[str]] = []
-    if path.exists() and step > 0:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row and row[0] != "step" and int(row[0]) <= step]
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([LOG_COLUMNS, *rows])
 
 
 def _diverged(step: int, value: float, kept: Path) -> str:
     end = f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was reached yet"
     return f"the training cost or its gradient must be finite, got a cost of {value} at step {step}; {end}."
-
-
-def _store(
-    path: Path, recipe: Recipe, averaged: NTCCodec, origin: dict[str, str], images: Sequence[Tensor], lmbda: float
-) -> tuple[Validation, bool]:
-    """Write the weights, in half precision where that hardly changes L; return what was measured of the file."""
-    full = validate(averaged, images, lmbda)
-    for half in (True, False):
-        write_codec(path, recipe, averaged.state_dict(), origin, half=half)
-        stored = validate(read_codec(path).to(images[0].device), images, lmbda)
-        if abs(stored.lagrangian_bpp / full.lagrangian_bpp - 1) < _LARGEST_HALF_LOSS:
-            return stored, half
-    raise RuntimeError(f"the weights read back from {path} must cost what they did, got {stored} after {full}.")
-
-
-def _git_commit() -> str:
-    result = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return result.stdout.strip() or "unknown"
-
-
-def _write_card(
-    files: _Files,
-    recipe: Recipe,
-    origin: dict[str, str],
-    said: str,
-    stored: Validation,
-    half: bool,
-    minutes: float,
-    bf16: bool,
-    device: torch.device,
-    command: Sequence[str],
-) -> None:
-    precision = "transforms in bfloat16 (autocast), densities in float32" if bf16 else "float32"
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    with files.log.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    shown = rows[:: max(1, len(rows) // 10)]
-    curve = "".join(
-        f"| {row['step']} | {float(row['seconds']) / 60:.1f} | {float(row['train_lagrangian_bpp']):.4f} "
-        f"| {float(row['validation_lagrangian_bpp']):.4f} | {float(row['validation_bpp']):.4f} "
-        f"| {float(row['validation_psnr_db']):.2f} |\n"
-        for row in (shown if not rows or shown[-1] is rows[-1] else [*shown, rows[-1]])
-    )
-    write_text(
-        files.card,
-        f"""# {files.weights.stem}
-
-{recipe.description}
-
-| | |
-| --- | --- |
-| lmbda | {origin["lmbda"]} |
-| command | `{shlex.join(command) or "rdgap.training.train"}` |
-| start | {said} |
-| seed | {origin["seed"]} |
-| data | {origin["data"]} |
-| steps | {origin["step"]} of {origin["steps"]} |
-| minutes | {minutes:.1f} on {machine}, {platform.machine()}, torch {torch.__version__} |
-| precision | {precision}; kernels stored as {"float16" if half else "float32"} |
-| code | {origin["commit"]} |
-| validation | L {stored.lagrangian_bpp:.4f}, {stored.rate_bpp:.4f} bpp, {stored.psnr_db:.2f} dB (mean PSNR) |
-
-Validation: means over held-out images of the stored, averaged weights, under hard rounding, 8-bit reconstructions.
-
-| step | minutes | training L | validation L | bpp | PSNR [dB] |
-| --- | --- | --- | --- | --- | --- |
-{curve}""",
-    )
-
-

@@ -16,7 +16,7 @@ from ..ntc.codec import NTCCodec
 from ..ntc.priors import LARGEST_SCALE, SMALLEST_SCALE, FactorizedPrior, MeanScaleHyperprior
 from ..ntc.transforms import TwoLayerSynthesis
 
-_HYPER_DEVIATION = 2.0  # of `z` at the start
+_HYPER_DEVIATION = 1.0  # of `z` at the start
 _FEATURE_SCALE = 0.3  # keeps the features where GDN, which starts at 1 + 0.1 |x|, is nearly linear
 
 
@@ -46,13 +46,13 @@ def initialize_principal(codec: NTCCodec, images: Tensor, lmbda: float, parts: s
 
 
 def _start_hyperprior(prior: MeanScaleHyperprior, y: Tensor) -> None:
-    """Let `z` see all channels of `y` alike and spread over several integers, and predict each channel's moments.
+    """Let `z` see all channels of `y` and spread over several integers, and predict each channel's moments.
 
     A `z` that rounds to zero everywhere would tell the hyper synthesis nothing, hence stay so for ever.
     """
     mean, deviation = y.mean(dim=(0, 2, 3)), y.std(dim=(0, 2, 3))
     first, *_, last = _convolutions(prior.hyper_analysis)
-    first.weight.div_(deviation[:, None, None])
+    first.weight.div_(deviation.sqrt()[:, None, None])
     z = prior.hyper_analysis(y)
     gain = _HYPER_DEVIATION / z.std(dim=(0, 2, 3))
     last.weight.mul_(gain[:, None, None, None])

@@ -22,7 +22,7 @@ _MOST_HELD_OUT = 64  # by default; more would make each validation long, not bet
 
 
 def seeded(device: torch.device | str, *key: int) -> torch.Generator:
-    """Return a generator that is a pure function of `key`, independent for different keys."""
+    """Return a generator that is a pure function of `key`, independent for different keys of one length."""
     state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
 

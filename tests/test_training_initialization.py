@@ -1,0 +1,143 @@
+"""A principal start is a linear transform codec; weights of another training are taken whole and rescaled."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from rdgap.ntc import FactorizedPrior, MeanScaleHyperprior, NTCCodec
+from rdgap.recipes import Recipe, build_codec
+from rdgap.training.initialization import initialize_principal, rescale_latents, take_weights
+from tests._training import BALLE, FACTORIZED, HYPERPRIOR, JPEG_LIKE, TWO_LAYER, smooth_images, tiny_recipe
+
+PARTS = {"analysis", "synthesis", "prior"}
+ARCHITECTURES = {
+    "two-layer": tiny_recipe(),
+    "two-layer without residual": tiny_recipe(synthesis=TWO_LAYER.replace("true", "false")),
+    "jpeg-like": tiny_recipe(synthesis=JPEG_LIKE),
+    "factorized": tiny_recipe(synthesis=BALLE, prior=FACTORIZED),
+}
+
+
+def build(recipe: Recipe, seed: int = 0) -> NTCCodec:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        codec = build_codec(recipe)
+    return codec.requires_grad_(False)
+
+
+def principal(recipe: Recipe, images: torch.Tensor, lmbda: float = 0.01) -> NTCCodec:
+    codec = build(recipe)
+    initialize_principal(codec, images, lmbda, PARTS)
+    return codec
+
+
+def mse(codec: NTCCodec, images: torch.Tensor) -> float:
+    return float((codec.decode(codec.infer(images)) - images).double().square().mean())
+
+
+def klt_mse(images: torch.Tensor, rank: int) -> float:
+    """The least error of a linear code of 16 x 16 blocks: the tail of the eigenvalues of their covariance."""
+    blocks = nn.functional.pixel_unshuffle(images, 16).permute(0, 2, 3, 1).flatten(0, 2).double()
+    eigenvalues = torch.linalg.eigvalsh(torch.cov(blocks.T, correction=0))
+    return float(eigenvalues[:-rank].sum()) / blocks.shape[1]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return smooth_images(48)
+
+
+def test_a_principal_start_codes_about_as_well_as_the_klt_of_its_rank(images):
+    codec = principal(tiny_recipe(synthesis=JPEG_LIKE, filters=48, latent_channels=24), images)
+    best = klt_mse(images, 24)
+    assert best < 0.2 * float(images.double().var())
+    # Worse than the best by what GDN bends and by 24 components in three stages; the bias is one per color.
+    assert best < mse(codec, images) < 1.5 * best + 1e-4
+
+
+@pytest.mark.parametrize("recipe", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_a_principal_start_beats_a_random_one_and_the_mean(recipe, images):
+    assert mse(principal(recipe, images), images) < 0.5 * float(images.double().var())
+    assert mse(principal(recipe, images), images) < 0.5 * mse(build(recipe), images)
+
+
+@pytest.mark.parametrize("lmbda", [0.0025, 0.04])
+def test_a_step_of_one_is_the_best_at_high_rate(lmbda, images):
+    """`step^2 / 12 = 3 / (2 lmbda ln 2)`: what rounding one latent costs, spread over a block of 16 x 16 x 3."""
+    codec = principal(tiny_recipe(synthesis=JPEG_LIKE), images, lmbda)
+    kernels = codec.synthesis.get_parameter("0.weight").flatten(1).norm(dim=1)
+    step = math.sqrt(12 * 3 / (2 * lmbda * math.log(2))) / 255
+    torch.testing.assert_close(kernels, torch.full_like(kernels, step), rtol=0.02, atol=0)
+
+
+def test_the_hyperprior_starts_at_each_channels_moments(images):
+    codec = principal(tiny_recipe(latent_channels=8), images)
+    z, y = codec.infer(images)
+    spread = z.std(dim=(0, 2, 3))
+    torch.testing.assert_close(spread, spread[:1].expand(8), rtol=1e-3, atol=0)
+    assert spread[0] > 0.5  # else `z` would round to zero everywhere
+    assert isinstance(codec.prior, MeanScaleHyperprior)
+    mean, scale = codec.prior.parameters_of(z)
+    deviation = y.std(dim=(0, 2, 3)).clamp(0.11, 256)
+    assert ((mean.mean(dim=(0, 2, 3)) - y.mean(dim=(0, 2, 3))).abs() < 0.2 * deviation + 0.1).all()
+    assert ((scale.log().mean(dim=(0, 2, 3)) - deviation.log()).abs() < 0.2).all()
+
+
+def test_only_the_named_parts_are_set(images):
+    codec, untouched = build(ARCHITECTURES["jpeg-like"]), build(ARCHITECTURES["jpeg-like"])
+    initialize_principal(codec, images, 0.01, {"synthesis"})
+    changed = {
+        name for name, weight in codec.state_dict().items() if not torch.equal(weight, untouched.state_dict()[name])
+    }
+    assert changed == {"synthesis.0.weight", "synthesis.0.bias"}
+
+
+@pytest.mark.parametrize("recipe", ARCHITECTURES.values(), ids=ARCHITECTURES)
+@pytest.mark.parametrize("gain", [0.3, 2.0])
+def test_rescaled_latents_decode_to_the_same_image(recipe, gain, images):
+    codec = principal(recipe, images)
+    before, decoded = codec.infer(images[:4]), codec.decode(codec.infer(images[:4]))
+    assert rescale_latents(codec, gain)
+    after = codec.infer(images[:4])
+    torch.testing.assert_close(after[-1], gain * before[-1], rtol=1e-4, atol=1e-4 * float(after[-1].abs().max()))
+    torch.testing.assert_close(codec.decode(after), decoded, rtol=0, atol=1e-4)
+
+
+def test_rescaled_latents_keep_what_the_hyperprior_says(images):
+    codec = principal(ARCHITECTURES["two-layer"], images)
+    assert isinstance(codec.prior, MeanScaleHyperprior)
+    z, _ = codec.infer(images[:4])
+    mean, scale = codec.prior.parameters_of(z)
+    rescale_latents(codec, 2.0)
+    z_after, _ = codec.infer(images[:4])
+    torch.testing.assert_close(z_after, z, rtol=1e-4, atol=1e-3)
+    mean_after, scale_after = codec.prior.parameters_of(z)
+    torch.testing.assert_close(mean_after, 2 * mean, rtol=1e-4, atol=1e-3)
+    inside = (scale > 0.12) & (scale < 120)
+    assert inside.any()
+    torch.testing.assert_close(scale_after[inside], 2 * scale[inside], rtol=1e-4, atol=0)
+
+
+def test_rescaled_latents_stretch_the_factorized_density(images):
+    codec = principal(ARCHITECTURES["factorized"], images)
+    assert isinstance(codec.prior, FactorizedPrior)
+    values = torch.linspace(-20, 20, 9).expand(16, 1, 9)
+    before = codec.prior.density.logits(values)
+    rescale_latents(codec, 2.0)
+    torch.testing.assert_close(codec.prior.density.logits(2 * values), before, rtol=1e-4, atol=1e-4)
+
+
+def test_parts_are_taken_whole_or_not_at_all():
+    source = build(tiny_recipe(synthesis=JPEG_LIKE), seed=1)
+    codec, before = build(tiny_recipe()), build(tiny_recipe())
+    assert take_weights(codec, source) == ({"analysis", "prior"}, {"synthesis"})
+    for part, other in (("analysis", source), ("prior", source), ("synthesis", before)):
+        there = getattr(other, part).state_dict()
+        assert all(torch.equal(weight, there[name]) for name, weight in getattr(codec, part).state_dict().items())
+
+
+def test_nothing_is_taken_where_every_shape_differs():
+    source = build(tiny_recipe(filters=10, latent_channels=12, prior=HYPERPRIOR.replace("8", "10")), seed=1)
+    assert take_weights(build(tiny_recipe()), source) == (set(), PARTS)

@@ -38,7 +38,7 @@ def add_plot(arguments: argparse.ArgumentParser, what: str) -> None:
 
 def _plot_path(text: str) -> Path:
     if Path(text).suffix.lower() not in SUFFIXES:
-        raise argparse.ArgumentTypeError(f"must end in {', '.join(SUFFIXES)}, got {text}")
+        raise argparse.ArgumentTypeError(f"must end in .pdf, .png or .svg, got {text}")
     return Path(text)
 
 

@@ -276,7 +276,7 @@ def test_common_images_are_used_only_when_asked_and_said_loudly(
         (["--test", "TABLE", "--anchor", "bpg"], "must have the same images, got 3 (a, b, c) only of the"),
         (["--test", "TABLE", "--anchor", "TABLE"], "`--anchor-codec` must be one of x, y, which"),
         (["--test", "TABLE", "--anchor", "TABLE", "--anchor-codec", "z"], "holds, got z."),
-        (["--test", "TABLE", "--anchor", "bpg", "--plot", "p.jpg"], "`--plot` must end in .pdf, .png or .svg, got"),
+        (["--test", "TABLE", "--anchor", "bpg", "--plot", "p.jpg"], "--plot: must end in .pdf, .png or .svg, got"),
         (["--test", "HEADERLESS", "--anchor", "bpg"], "unknown or twice: 0.5, 30"),
     ],
 )

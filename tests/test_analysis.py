@@ -1,0 +1,60 @@
+"""The experiments run from end to end on two tiny images; the README shows what their tables say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+import torch
+
+from rdgap.images import write_image
+from rdgap.zoo import trained_models
+
+ROOT = Path(__file__).parent.parent
+TABLES = ROOT / "analysis" / "tables"
+
+
+@pytest.fixture(scope="module")
+def kodak() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("analysis_kodak", ROOT / "analysis" / "kodak.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.skipif(not trained_models(), reason="no trained model is there")
+def test_kodak_experiment_runs_on_two_tiny_images(kodak: ModuleType, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for name in ("kodim01", "kodim02"):
+        write_image(tmp_path / "images" / f"{name}.png", torch.rand(3, 40, 48, generator=generator))
+    code = kodak.main(["--smoke", "--images", str(tmp_path / "images"), "--tables", str(tmp_path / "tables")])
+    assert code == 0
+    summary = pd.read_csv(tmp_path / "tables" / "kodak_lagrangian.csv")
+    assert {"jpeg", "webp", "bpg-m9", "two-layer of the paper"} < set(summary["method"])
+    assert (tmp_path / "tables" / "kodak_learned.json").exists()
+
+
+def test_a_trial_run_may_not_overwrite_the_real_tables(kodak: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert kodak.main(["--smoke"]) == 2
+    assert "`--smoke` needs `--tables FOLDER`" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not (TABLES / "kodak_learned.csv").exists(), reason="Kodak was not measured")
+def test_readme_shows_the_table_that_the_measurements_give(kodak: ModuleType) -> None:
+    assert kodak.markdown(kodak.summarize(TABLES)) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not (TABLES / "kodak_learned.csv").exists(), reason="Kodak was not measured")
+def test_shipped_models_beat_jpeg_and_two_layers_beat_one(kodak: ModuleType) -> None:
+    costs = kodak.summarize(TABLES).set_index(["method", "lmbda"])["lagrangian_bpp"]
+    for model in ("two-layer-lite", "jpeg-like-lite", "mean-scale-lite"):
+        for lmbda in (0.0025, 0.01, 0.04):
+            assert costs[model, lmbda] < costs["jpeg", lmbda]
+    for lmbda in (0.0025, 0.01, 0.04):
+        assert costs["two-layer-lite", lmbda] < costs["jpeg-like-lite", lmbda]
+    assert costs["two-layer-lite", 0.01] <= 1.10

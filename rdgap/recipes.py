@@ -16,10 +16,11 @@ from .ntc.priors import FactorizedPrior, MeanScaleHyperprior
 from .ntc.quantization import Quantization
 
 Positive = Annotated[int, Field(ge=1)]
+Pair = Annotated[tuple[Positive, Positive], Field(strict=False)]  # TOML has lists, no tuples
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Convolutional(_Strict):
@@ -42,8 +43,8 @@ class TwoLayer(_Strict):
 
     kind: Literal["two-layer"]
     channels: Positive
-    kernels: tuple[Positive, Positive] = (13, 5)
-    strides: tuple[Positive, Positive] = (8, 2)
+    kernels: Pair = (13, 5)
+    strides: Pair = (8, 2)
     residual: bool
 
 
@@ -99,9 +100,16 @@ class Recipe(_Strict):
             if self.synthesis.kind not in _SYNTHESES:
                 raise ValueError(f"there is no synthesis of kind {self.synthesis.kind!r}")
             return self
-        strides = self.synthesis.strides if isinstance(self.synthesis, TwoLayer) else (self.synthesis.stride,)
+        if isinstance(self.synthesis, TwoLayer):
+            kernels, strides = self.synthesis.kernels, self.synthesis.strides
+        else:
+            kernels, strides = (self.synthesis.kernel,), (self.synthesis.stride,)
         if math.prod(strides) != 16:
             raise ValueError(f"the strides of the synthesis must multiply to the analysis's 16, got {list(strides)}")
+        if any(kernel < stride for kernel, stride in zip(kernels, strides, strict=True)):
+            raise ValueError(
+                f"the kernels of the synthesis must cover their strides, got {list(kernels)} for {list(strides)}"
+            )
         return self
 
 
@@ -140,8 +148,14 @@ def parse_recipe(text: str, origin: str) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"a recipe must be a TOML file, got {origin}: {error}.") from error
     except ValidationError as error:
-        problems = "; ".join(f"`{'.'.join(map(str, e['loc']))}`: {e['msg'].lower()}" for e in error.errors())
+        problems = "; ".join(_problem(each["loc"], each["msg"]) for each in error.errors())
         raise ValueError(f"{origin} is not a valid recipe: {problems}.") from error
+
+
+def _problem(place: tuple[int | str, ...], message: str) -> str:
+    """Return a problem of pydantic's in this project's words; those of the recipe as a whole have no place."""
+    message = message.removeprefix("Value error, ")
+    return f"`{'.'.join(map(str, place))}`: {message[0].lower()}{message[1:]}" if place else message
 
 
 def build_synthesis(recipe: Recipe) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import torch
@@ -39,7 +40,7 @@ def weights_name(name: str, lmbda: float) -> str:
 def trained_lmbdas(name: str) -> list[float]:
     """Return the lmbdas at which weights of the shipped model `name` are there, rising."""
     stems = (path.stem.removeprefix(f"{name}-") for path in model_directory().glob(f"{name}-*.safetensors"))
-    return sorted(float(stem) for stem in stems if stem.replace(".", "", 1).isdigit())
+    return sorted(float(stem) for stem in stems if re.fullmatch(r"\d+(\.\d+)?(e-\d+)?", stem))
 
 
 def trained_models() -> list[str]:
@@ -86,16 +87,20 @@ def read_codec(path: Path) -> NTCCodec:
             metadata = file.metadata() or {}
             tensors: dict[str, Tensor] = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         recipe = Recipe.model_validate_json(metadata["recipe"])
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             codec = build_codec(recipe)
         codec.load_state_dict(tensors)
         codec.lmbda = float(metadata["lmbda"])
-    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+    except KeyError as error:
+        raise ValueError(f"{path} does not hold the weights of a codec: its metadata have no {error}.") from error
+    except (SafetensorError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} does not hold the weights of a codec of this version: {error}.") from error
     return codec.eval().requires_grad_(False)
 
 
-def write_codec(path: Path, recipe: Recipe, weights: dict[str, Tensor], metadata: dict[str, str], *, half: bool) -> None:
+def write_codec(
+    path: Path, recipe: Recipe, weights: dict[str, Tensor], metadata: dict[str, str], *, half: bool
+) -> None:
     """Write weights with their recipe.
 
     Args:

@@ -7,6 +7,7 @@ lattice a proper probability mass function.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class DeepFactorized(nn.Module):
         widths = (1, *filters, 1)
         scale = init_scale ** (1 / (len(widths) - 1))
         self.matrices, self.biases, self.factors = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in pairwise(widths):
             start = math.log(math.expm1(1 / scale / fan_out))
             self.matrices.append(nn.Parameter(torch.full((channels, fan_out, fan_in), start)))
             # Spread over [-1/2, 1/2]: equal biases would leave the units of a layer equal for ever.

@@ -9,7 +9,8 @@ from torch import Tensor
 
 Quantization = Literal["noise", "straight-through", "mixed"]
 """`noise`: rate and decoder see `y + u` (Balle et al. 2017). `straight-through`: both see rounded latents with the
-gradient of the identity (Theis et al. 2017). `mixed`: the rate sees `y + u`, the decoder rounded ones (Minnen & Singh 2020).
+gradient of the identity (Theis et al. 2017). `mixed`: the rate sees `y + u`, the decoder rounded ones
+(Minnen & Singh 2020).
 """
 
 

@@ -154,4 +154,3 @@ def hyper_synthesis(latent_channels: int, width: int) -> Transform:
         ),
         factor=4,
     )
-

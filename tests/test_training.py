@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from rdgap.images import read_image
 from rdgap.objective import cost
 from rdgap.recipes import Recipe, build_codec
-from rdgap.training import TrainingResult, checkpoint, loop, train, validate
+from rdgap.training import TrainingResult, checkpoint, loop, results, train, validate
 from rdgap.training.results import LOG_COLUMNS
 from rdgap.training.schedule import average_decay, learning_rate_factor, lmbda_boost, parameter_groups
 from rdgap.zoo import read_codec
@@ -149,6 +149,16 @@ def test_the_first_step_moves_every_tensor_by_its_learning_rate(photographs, tmp
         assert moved > 0.95 or name.startswith("prior"), name  # where gradients are not as small as Adam's epsilon
 
 
+def test_a_tenfold_lmbda_is_what_the_first_steps_minimize(photographs, tmp_path, weights_after_each_step):
+    options = {"initialization": '"random"', "steps": 4}  # a principal start depends on lmbda
+    run(photographs, tmp_path, tiny_recipe(boosted_fraction=0.5, **options), lmbda=0.01)
+    run(photographs, tmp_path, tiny_recipe(boosted_fraction=0.0, **options), lmbda=0.1)
+    boosted, plain = weights_after_each_step[:5], weights_after_each_step[5:]
+    for step, (here, there) in enumerate(zip(boosted, plain, strict=True)):
+        same = all(torch.equal(tensor, there[name]) for name, tensor in here.items())
+        assert same == (step <= 2)
+
+
 # what a training computes and leaves
 
 
@@ -202,6 +212,26 @@ def test_the_log_has_a_row_per_validation_and_the_last_step(finished):
         for kind in ("train", "validation"):
             bpp, mse = float(row[f"{kind}_bpp"]), float(row[f"{kind}_mse"])
             assert float(row[f"{kind}_lagrangian_bpp"]) == pytest.approx(bpp + LMBDA * mse)
+
+
+def test_training_measures_are_means_since_the_last_row(photographs, tmp_path, finished):
+    each = [[float(row[3]), float(row[4])] for row in rows_of(run(photographs, tmp_path, validate_every=1))[1:]]
+    rows = [[float(row[3]), float(row[4])] for row in rows_of(finished)[1:]]
+    for row, part in zip(rows, (each[0:3], each[3:6], each[6:8]), strict=True):
+        assert row == pytest.approx([sum(column) / len(part) for column in zip(*part, strict=True)])
+
+
+def test_half_precision_is_stored_only_where_it_costs_nothing(photographs, tmp_path, finished, monkeypatch):
+    for loss, kind in ((0.1, torch.float16), (1e-12, torch.float32)):
+        monkeypatch.setattr(results, "_LARGEST_HALF_LOSS", loss)
+        result = run(photographs, tmp_path / str(loss))
+        weights = load_file(result.weights)
+        assert (weights["analysis.0.weight"].dtype, weights["analysis.1.beta_root"].dtype) == (kind, torch.float32)
+        assert f"kernels stored as {str(kind)[6:]}" in result.weights.with_suffix(".md").read_text()
+    monkeypatch.setattr(results, "_LARGEST_HALF_LOSS", 0.0)
+    with pytest.raises(RuntimeError, match="must cost what they did, got L "):
+        run(photographs, tmp_path / "none")
+    assert not (tmp_path / "none" / finished.weights.name).exists()
 
 
 def test_the_card_says_where_the_weights_come_from(photographs, tmp_path):

@@ -24,7 +24,7 @@ import torch
 from rdgap import _cli, conventional
 from rdgap._files import replacing, write_json, write_text
 from rdgap.bdrate import shipped_anchor_path
-from rdgap.evaluation import OperatingPoint, best_lagrangian, conventional_points, evaluate, learned_point
+from rdgap.evaluation import OperatingPoint, average, best_lagrangian, conventional_points, evaluate, learned_point
 from rdgap.images import image_paths
 from rdgap.tables import EVALUATION, read_table, write_table
 from rdgap.zoo import load_codec, model_directory, trained_lmbdas, trained_models, weights_name
@@ -101,44 +101,38 @@ def summarize(tables: Path) -> pd.DataFrame:
     Conventional codecs choose for each image the quality that costs least at that lmbda.
     """
     learned = read_table(tables / "kodak_learned.csv", EVALUATION)
-    learned["lagrangian_bpp"] = learned["bits"] / learned["num_pixels"] + learned["setting"] * learned["mse"]
-    lmbdas = sorted(set(learned["setting"]))
-    means = learned.groupby(["codec", "setting"])["lagrangian_bpp"].mean()
-    rows: dict[str, dict[float, float]] = {
-        str(codec): {lmbda: means[codec, lmbda] for lmbda in lmbdas if (codec, lmbda) in means.index}
-        for codec in sorted(set(learned["codec"]))
-    }
-    conventional_tables = pd.concat(
-        [
-            read_table(tables / "kodak_conventional.csv", EVALUATION),
-            read_table(shipped_anchor_path("bpg-m9"), EVALUATION).query("image in @learned.image"),
-        ]
-    ).assign(dataset="kodak")
+    costs = [
+        {"method": row["codec"], "lmbda": row["setting"], "lagrangian_bpp": row["lagrangian_bpp"]}
+        for row in average(learned).to_dict("records")
+    ]
+    lmbdas = sorted({row["lmbda"] for row in costs})
+    bpg = read_table(shipped_anchor_path("bpg-m9"), EVALUATION)
+    coded = pd.concat([read_table(tables / "kodak_conventional.csv", EVALUATION), bpg]).assign(dataset="kodak")
+    coded = coded.loc[coded["image"].isin(list(learned["image"])), :]
     for lmbda in lmbdas:
-        best = best_lagrangian(conventional_tables, lmbda).set_index("codec")["lagrangian_bpp"]
-        for codec in best.index:
-            rows.setdefault(str(codec), {})[lmbda] = float(best[codec])
-    published = pd.read_csv(HERE / "published" / "shallow_ntc_kodak.csv").query("codec == '2-layer_syn'")
-    published["lagrangian_bpp"] = published["bpp"] + published["lmbda"] * published["mse"]
-    of_paper = published.groupby("lmbda")["lagrangian_bpp"].mean()
-    rows["two-layer of the paper"] = {lmbda: float(of_paper[lmbda]) for lmbda in lmbdas}
-    return pd.DataFrame(
-        [
-            {"method": method, "lmbda": lmbda, "lagrangian_bpp": row[lmbda]}
-            for method, row in rows.items()
-            for lmbda in sorted(row)
-        ]
-    )
+        for row in best_lagrangian(coded, lmbda).to_dict("records"):
+            costs.append({"method": row["codec"], "lmbda": lmbda, "lagrangian_bpp": row["lagrangian_bpp"]})
+    published: dict[float, list[float]] = {}
+    for row in pd.read_csv(HERE / "published" / "shallow_ntc_kodak.csv").to_dict("records"):
+        if row["codec"] == "2-layer_syn":
+            published.setdefault(row["lmbda"], []).append(row["bpp"] + row["lmbda"] * row["mse"])
+    for lmbda in lmbdas:
+        mean = sum(published[lmbda]) / len(published[lmbda])
+        costs.append({"method": "two-layer of the paper", "lmbda": lmbda, "lagrangian_bpp": mean})
+    return pd.DataFrame(costs)
 
 
 def markdown(summary: pd.DataFrame) -> str:
     """Return the table of the README."""
-    grid = summary.pivot_table(index="method", columns="lmbda", values="lagrangian_bpp", sort=False)
-    grid = grid[sorted(grid.columns)]
-    lines = ["| L = bpp + lmbda * mse on Kodak | " + " | ".join(f"lmbda {lmbda:g}" for lmbda in grid.columns) + " |"]
-    lines.append("| --- |" + " --- |" * len(grid.columns))
-    for method, row in grid.iterrows():
-        lines.append(f"| {method} | " + " | ".join("" if pd.isna(v) else f"{v:.3f}" for v in row) + " |")
+    costs: dict[str, dict[float, float]] = {}
+    for row in summary.to_dict("records"):
+        costs.setdefault(row["method"], {})[row["lmbda"]] = row["lagrangian_bpp"]
+    lmbdas = sorted(set(summary["lmbda"]))
+    lines = ["| L = bpp + lmbda * mse on Kodak | " + " | ".join(f"lmbda {lmbda:g}" for lmbda in lmbdas) + " |"]
+    lines.append("| --- |" + " --- |" * len(lmbdas))
+    for method, row in costs.items():
+        cells = [f"{row[lmbda]:.3f}" if lmbda in row else "" for lmbda in lmbdas]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -40,10 +40,12 @@ def _midpoints(start: Tensor, end: Tensor) -> list[Tensor]:
 
 def _length_by_double_backward(codec: NTCCodec, start: Tensor, end: Tensor) -> float:
     """`J v` as the derivative of `u -> J^T u`, one point after the other (`torch.autograd.functional.jvp`)."""
-    speeds = [
-        torch.autograd.functional.jvp(codec.synthesis, point, end - start)[1].norm() for point in _midpoints(start, end)
-    ]
-    return float(sum(speeds)) / POINTS
+    speeds = []
+    for point in _midpoints(start, end):
+        _, velocity = torch.autograd.functional.jvp(codec.synthesis, point, end - start)
+        assert isinstance(velocity, Tensor)
+        speeds.append(velocity.norm().item())
+    return sum(speeds) / POINTS
 
 
 def _length_by_jacobian(codec: NTCCodec, start: Tensor, end: Tensor) -> float:

@@ -50,16 +50,16 @@ def _start_hyperprior(prior: MeanScaleHyperprior, y: Tensor) -> None:
 
     A `z` that rounds to zero everywhere would tell the hyper synthesis nothing, hence stay so for ever.
     """
-    mean, deviation = y.mean(dim=(0, 2, 3)), y.std(dim=(0, 2, 3))
+    mean, deviation = y.mean(dim=(0, 2, 3)), y.std(dim=(0, 2, 3)).clamp(SMALLEST_SCALE, LARGEST_SCALE)
     first, *_, last = _convolutions(prior.hyper_analysis)
     first.weight.div_(deviation.sqrt()[:, None, None])
     z = prior.hyper_analysis(y)
-    gain = _HYPER_DEVIATION / z.std(dim=(0, 2, 3))
+    gain = _HYPER_DEVIATION / z.std(dim=(0, 2, 3)).clamp(min=1e-3)
     last.weight.mul_(gain[:, None, None, None])
     _bias(last).copy_((_bias(last) - z.mean(dim=(0, 2, 3))) * gain)
     last = _convolutions(prior.hyper_synthesis)[-1]
     last.weight.mul_(0.1)
-    _bias(last).copy_(torch.cat([mean, deviation.clamp(SMALLEST_SCALE, LARGEST_SCALE).log()]))
+    _bias(last).copy_(torch.cat([mean, deviation.log()]))
 
 
 def _fit_analysis(analysis: nn.Module, features: Tensor) -> None:

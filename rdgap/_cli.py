@@ -111,7 +111,8 @@ def run(
 
 
 def _fail(program: str, error: BaseException, code: int) -> int:
-    notes = getattr(error, "__notes__", [])  # such as the name of the image that was at work
-    message = " ".join(" ".join([str(error), *notes]).split()) or type(error).__name__
+    parts = [str(error) or type(error).__name__]
+    parts += [note for note in getattr(error, "__notes__", []) if note not in parts[0]]  # the item that was at work
+    message = " ".join(": ".join(parts[::-1]).split())
     print(f"{program}: error: {message}", file=sys.stderr)
     return code

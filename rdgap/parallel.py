@@ -6,6 +6,7 @@ import reprlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Executor, Future
+from pathlib import Path
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -79,5 +80,5 @@ def _naming(item: object, result: Callable[[], Result]) -> Result:
     try:
         return result()
     except Exception as error:
-        error.add_note(f"while processing {_SHORT.repr(item)}")
+        error.add_note(str(item) if isinstance(item, Path) else _SHORT.repr(item))
         raise

@@ -207,6 +207,24 @@ def test_the_jpeg_like_synthesis_is_affine() -> None:
     torch.testing.assert_close(synthesis(0.3 * a + 0.7 * b), 0.3 * synthesis(a) + 0.7 * synthesis(b))
 
 
+def test_convolutional_transforms_end_without_an_activation() -> None:
+    def kinds(transform: nn.Sequential) -> list[str]:
+        return [type(layer).__name__ for layer in transform]
+
+    assert kinds(transforms.balle2017_analysis(4, 6)) == ["Conv2d", "GDN"] * 2 + ["Conv2d"]
+    assert kinds(transforms.minnen2018_analysis(4, 6)) == ["Conv2d", "GDN"] * 3 + ["Conv2d"]
+    assert kinds(transforms.cnn_analysis(4, 6)) == ["Conv2d", "LeakyReLU"] * 3 + ["Conv2d"]
+    assert kinds(transforms.balle2017_synthesis(4, 6)) == ["ConvTranspose2d", "GDN"] * 2 + ["ConvTranspose2d"]
+    assert kinds(transforms.minnen2018_synthesis(4, 6)) == ["ConvTranspose2d", "GDN"] * 3 + ["ConvTranspose2d"]
+
+
+def test_syntheses_multiply_where_analyses_divide_and_the_cnn_leaks_a_fifth() -> None:
+    layers = [*transforms.minnen2018_analysis(4, 6), *transforms.minnen2018_synthesis(4, 6)]
+    assert [layer.inverse for layer in layers if isinstance(layer, GDN)] == [False] * 3 + [True] * 3
+    slopes = [layer.negative_slope for layer in transforms.cnn_analysis(4, 6) if isinstance(layer, nn.LeakyReLU)]
+    assert slopes == [0.2] * 3
+
+
 def test_elic_analysis_has_the_published_layers() -> None:
     analysis = transforms.elic_analysis(192, 320)
     kinds = {nn.Conv2d: "conv", ResidualBottleneck: "RB", Attention: "attention"}

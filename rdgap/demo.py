@@ -22,7 +22,7 @@ from .images import center_crop, sample_photographs, write_image
 from .tables import EVALUATION, write_table
 from .zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec, trained_lmbdas, trained_models
 
-JPEG_QUALITIES = (5, 10, 20, 30, 50, 70, 85, 95)
+JPEG_QUALITIES = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 95)
 PAIR_SIZE, GAP_SIZE = 256, 64
 
 

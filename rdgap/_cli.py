@@ -31,15 +31,29 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(message)
 
 
+def add_output(arguments: argparse.ArgumentParser, option: str, what: str) -> None:
+    """Add an option that names a file to write; one that cannot be written is found out now, not after an hour."""
+    arguments.add_argument(option, type=_output_path, metavar="FILE", help=f"write {what}")
+
+
 def add_plot(arguments: argparse.ArgumentParser, what: str) -> None:
     """Add `--plot`, a picture of `what`."""
     arguments.add_argument("--plot", type=_plot_path, metavar="FILE", help=f"draw {what} (.pdf, .png or .svg)")
 
 
+def _output_path(text: str) -> Path:
+    path = Path(text)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise argparse.ArgumentTypeError(f"must be a file that can be written, got {text}")
+    return path
+
+
 def _plot_path(text: str) -> Path:
-    if Path(text).suffix.lower() not in SUFFIXES:
+    path = _output_path(text)
+    if path.suffix.lower() not in SUFFIXES:
         raise argparse.ArgumentTypeError(f"must end in .pdf, .png or .svg, got {text}")
-    return Path(text)
+    return path
 
 
 def add_device(arguments: argparse.ArgumentParser) -> None:

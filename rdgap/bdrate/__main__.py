@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument(
         "--common-images", action="store_true", help="compare on the images that all have, where the sets differ"
     )
-    arguments.add_argument("--csv", type=Path, metavar="FILE", help="write the printed table, in full precision")
-    arguments.add_argument("--json", type=Path, metavar="FILE", help="the same with every image's own BD-rate")
+    _cli.add_output(arguments, "--csv", "the printed table, in full precision")
+    _cli.add_output(arguments, "--json", "the same with every image's own BD-rate")
     _cli.add_plot(arguments, f"the rate saved at each PSNR, interpolated by {SHOWN[0]},")
     return _cli.run(_compare_tables, arguments, argv)
 

@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument(
         "models", nargs="+", metavar="MODEL", help="name of a shipped recipe, .toml recipe, or .safetensors file"
     )
-    arguments.add_argument("--csv", type=Path, metavar="FILE", help="write one row per codec and transform")
-    arguments.add_argument("--json", type=Path, metavar="FILE", help="write the same, with what is counted")
+    _cli.add_output(arguments, "--csv", "one row per codec and transform")
+    _cli.add_output(arguments, "--json", "the same, with what is counted")
     return _cli.run(_count_models, arguments, argv)
 
 

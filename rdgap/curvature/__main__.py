@@ -66,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="where in its cell the speed is taken; the paper's is left (default: midpoint)",
     )
     _cli.add_plot(arguments, "distances to both straight paths and a film strip")
-    arguments.add_argument("--json", type=Path, metavar="FILE", help="write the result")
-    arguments.add_argument("--csv", type=Path, metavar="FILE", help="write speed and distances per t")
+    _cli.add_output(arguments, "--json", "the result")
+    _cli.add_output(arguments, "--csv", "speed and distances per t")
     _cli.add_device(arguments)
     _cli.add_seed(arguments)
     return _cli.run(_run, arguments, argv)

@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument(
         "--lmbda", nargs="+", type=_cli.positive_float, help="only these of each model's trained lmbdas (default: all)"
     )
-    arguments.add_argument("--csv", type=Path, metavar="FILE", help="write one row per image, codec and setting")
-    arguments.add_argument("--json", type=Path, metavar="FILE", help="write the printed summary in full precision")
+    _cli.add_output(arguments, "--csv", "one row per image, codec and setting")
+    _cli.add_output(arguments, "--json", "the printed summary in full precision")
     _cli.add_plot(arguments, "rate-distortion curves")
     _cli.add_device(arguments)
     return _cli.run(_evaluate, arguments, argv)

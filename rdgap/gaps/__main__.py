@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     _cli.add_seed(arguments)
     _cli.add_device(arguments)
-    arguments.add_argument("--csv", type=Path, metavar="FILE", help="write a table, one row per image")
-    arguments.add_argument("--json", type=Path, metavar="FILE", help="write settings, images and averages")
+    _cli.add_output(arguments, "--csv", "a table, one row per image")
+    _cli.add_output(arguments, "--json", "settings, images and averages")
     _cli.add_plot(arguments, "the costs as stacked bars")
     return _cli.run(_body, arguments, argv)
 

@@ -4,15 +4,16 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 READY = $(VENV)/ready
 
-.PHONY: help demo test lint wheel bench clean
+.PHONY: help demo test lint wheel bench figures clean
 
 help:
-	@echo "make demo    set up, then measure the shipped codecs on two photographs; pictures under out/demo/"
-	@echo "make test    set up, then run the tests"
-	@echo "make lint    style and types"
-	@echo "make wheel   build the wheel into dist/"
-	@echo "make bench   speed beside what else one could use"
-	@echo "make clean   remove the environment and everything built"
+	@echo "make demo     set up, then measure the shipped codecs on two photographs; pictures under out/demo/"
+	@echo "make test     set up, then run the tests"
+	@echo "make lint     style and types"
+	@echo "make wheel    build the wheel into dist/"
+	@echo "make bench    speed beside what else one could use"
+	@echo "make figures  draw the figures from the committed tables into figures/out/"
+	@echo "make clean    remove the environment and everything built"
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +37,9 @@ wheel: $(READY)
 
 bench: $(READY)
 	$(RUN) -m benchmarks
+
+figures: $(READY)
+	$(RUN) figures/kodak_rd.py
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info

@@ -17,6 +17,7 @@ from rdgap.bdrate import shipped_anchor_path
 from rdgap.tables import EVALUATION, read_table
 
 ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "figures" / "out"
 STYLES: dict[str, dict[str, Any]] = {
     "two-layer-lite": {"color": "#c1272d", "marker": "o"},
     "jpeg-like-lite": {"color": "#0072b2", "marker": "s"},
@@ -66,7 +67,7 @@ def draw(of_codec: dict[str, list[tuple[float, float]]]) -> Figure:
 def main() -> None:
     """Write the figure."""
     for suffix in ("png", "pdf"):
-        save(draw(curves()), ROOT / "figures" / "out" / f"kodak_rd.{suffix}")
+        save(draw(curves()), OUT / f"kodak_rd.{suffix}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from rdgap.bdrate import shipped_anchor_path
 from rdgap.evaluation import OperatingPoint, average, best_lagrangian, conventional_points, evaluate, learned_point
 from rdgap.images import image_paths
 from rdgap.tables import EVALUATION, read_table, write_table
+from rdgap.training.results import code_version
 from rdgap.zoo import load_codec, model_directory, trained_lmbdas, trained_models, weights_name
 
 HERE = Path(__file__).resolve().parent
@@ -79,9 +79,7 @@ def _measure(path: Path, points: Sequence[OperatingPoint], images: Sequence[Path
     weights = [model_directory() / f"{weights_name(codec, setting)}.safetensors" for codec, setting in used]
     provenance = {
         "command": ["python", "analysis/kodak.py", "--images", "KODAK"],
-        "commit": subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
-        ).stdout.strip(),
+        "commit": code_version(),
         "images_sha256": {image.name: _sha256(image) for image in images},
         "weights_sha256": {file.name: _sha256(file) for file in weights if file.exists()},
         "torch": torch.__version__,

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from . import _cli, _plots
 from .curvature import curve_length, distances_to_straight_paths, image_decoder
-from .curvature import decoded_curve as decode_along
-from .curvature.plot import FilmStrip, draw
+from .curvature.plot import draw, film_strip
 from .evaluation import OperatingPoint, average, best_lagrangian, conventional_points, evaluate, learned_point
 from .gaps import decompose
 from .gaps.report import draw as draw_gaps
@@ -109,13 +108,7 @@ def _curvature(out: Path, photographs: dict[str, Tensor], device: torch.device) 
         curve = curve_length(decode, start, end, num_points=20)
         print(f"  {model:<24} eta = {curve.eta:.4f} +- {curve.eta_error:.1g} (1: straight)")
         if model == DEFAULT_MODEL:
-            ts = torch.linspace(0, 1, 7)
-            weights = ts.to(first)[:, None, None, None]
-            strip = FilmStrip(
-                ts=ts,
-                decoded=decode_along(decode, start, end, ts),
-                crossfade=(1 - weights) * first + weights * last,
-            )
+            strip = film_strip(decode, start, end, (first, last))
             distances = distances_to_straight_paths(decode, start, end, (first, last), curve.ts)
             _plots.save(draw(curve, distances, strip), out / "curvature.png")
 

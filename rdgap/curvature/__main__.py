@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,15 +21,11 @@ from . import (
     Decode,
     PathDistances,
     curve_length,
-    decoded_curve,
     distances_to_straight_paths,
     image_decoder,
 )
+from .plot import FRAMES, draw, film_strip
 
-if TYPE_CHECKING:
-    from .plot import FilmStrip
-
-_FRAMES = 7
 _PIXELS_AT_ONCE = 2**18
 """Of the images that are decoded together: bounds the memory whatever the size of the images."""
 
@@ -86,12 +81,12 @@ def _run(options: argparse.Namespace) -> None:
         start, end = (codec.infer(image) for image in originals)
 
     chunk_size = max(1, min(options.points, _PIXELS_AT_ONCE // (height * width)))
-    decodes = 2 * options.points + options.points // 2 + 4 + (_FRAMES if options.plot else 0)
+    decodes = 2 * options.points + options.points // 2 + 4 + (FRAMES if options.plot else 0)
     with tqdm(total=decodes, unit="decode", disable=None, leave=False) as bar:
         decode = _counted(image_decoder(codec, (height, width)), bar)
         result = curve_length(decode, start, end, num_points=options.points, rule=options.rule, chunk_size=chunk_size)
         distances = distances_to_straight_paths(decode, start, end, originals, result.ts, chunk_size=chunk_size)
-        strip = _film_strip(decode, start, end, originals, chunk_size) if options.plot else None
+        strip = film_strip(decode, start, end, originals, chunk_size=chunk_size) if options.plot else None
 
     names = [str(path) for path in options.images]
     summary = _summary(result, distances)
@@ -112,7 +107,6 @@ def _run(options: argparse.Namespace) -> None:
         write_json(options.json, setup | summary)
     if strip is not None:
         from .._plots import save
-        from .plot import draw
 
         save(draw(result, distances, strip), options.plot)
     print(f"{names[0]} to {names[1]}, {width} x {height} pixels")
@@ -155,21 +149,6 @@ def _counted(decode: Decode, bar: tqdm) -> Decode:
         return images
 
     return counted
-
-
-def _film_strip(
-    decode: Decode, start: Latents, end: Latents, originals: tuple[Tensor, Tensor], chunk_size: int
-) -> FilmStrip:
-    from .plot import FilmStrip
-
-    ts = torch.linspace(0, 1, _FRAMES)
-    x0, x1 = originals
-    weights = ts.to(x0)[:, None, None, None]
-    return FilmStrip(
-        ts=ts,
-        decoded=decoded_curve(decode, start, end, ts, chunk_size=chunk_size),
-        crossfade=(1 - weights) * x0 + weights * x1,
-    )
 
 
 def _summary(result: CurveLength, distances: PathDistances) -> dict[str, float]:

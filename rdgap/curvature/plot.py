@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from ..model import Latents
+from .curve import Decode, decoded_curve
 from .length import CurveLength
 from .paths import PathDistances
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FRAMES = 7
 _WIDTH = 6.9  # inches, two columns of a paper
 _LEFT, _RIGHT = 0.68, 0.12  # margins, the left one for labels
 _BOTTOM, _BETWEEN, _TOP = 0.26, 0.62, 0.28  # room for labels under the strip, under the panel and above it
@@ -35,6 +39,20 @@ class FilmStrip:
     ts: Tensor
     decoded: Tensor
     crossfade: Tensor
+
+
+def film_strip(
+    decode: Decode, start: Latents, end: Latents, originals: tuple[Tensor, Tensor], *, chunk_size: int = 8
+) -> FilmStrip:
+    """Return `FRAMES` frames between two images: the decoded latent line, and the cross-fade of the originals."""
+    ts = torch.linspace(0, 1, FRAMES)
+    x0, x1 = originals
+    weights = ts.to(x0)[:, None, None, None]
+    return FilmStrip(
+        ts=ts,
+        decoded=decoded_curve(decode, start, end, ts, chunk_size=chunk_size),
+        crossfade=(1 - weights) * x0 + weights * x1,
+    )
 
 
 def draw(result: CurveLength, distances: PathDistances, strip: FilmStrip) -> Figure:

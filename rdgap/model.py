@@ -49,6 +49,31 @@ class Codec(Protocol):
         ...
 
 
+@runtime_checkable
+class GenerativeCodec(Codec, Protocol):
+    """A codec whose prior can be sampled, so that images can be simulated from it."""
+
+    def sample_prior(self, latents: Latents, generator: torch.Generator) -> Latents:
+        """Draw from `P_Z` latents of the shapes, dtype and device of `latents`, whose values do not matter."""
+        ...
+
+
+@runtime_checkable
+class LatticeCodec(Codec, Protocol):
+    """A codec that says which integers stand for its lattice points: what the hard-rounded codec transmits.
+
+    `from_symbols(to_symbols(latents))` is `quantize(latents)`.
+    """
+
+    def to_symbols(self, latents: Latents) -> Latents:
+        """Return the integers, as floating-point numbers, of the lattice point that `latents` are rounded to."""
+        ...
+
+    def from_symbols(self, symbols: Latents) -> Latents:
+        """Return the lattice point of integers; differentiable, and defined between the integers as well."""
+        ...
+
+
 class _Modules:
     """A codec with one latent, assembled from plain functions."""
 
@@ -64,7 +89,13 @@ class _Modules:
         return (self._analysis(images),)
 
     def quantize(self, latents: Latents) -> Latents:
+        return self.to_symbols(latents)
+
+    def to_symbols(self, latents: Latents) -> Latents:
         return (torch.round(latents[0]),)
+
+    def from_symbols(self, symbols: Latents) -> Latents:
+        return symbols
 
     def log_prior(self, latents: Latents) -> Tensor:
         return self._log_prior(latents[0])
@@ -73,10 +104,28 @@ class _Modules:
         return self._synthesis(latents[0])
 
 
+class _GenerativeModules(_Modules):
+    """The same with a prior that can be sampled."""
+
+    def __init__(
+        self,
+        analysis: Callable[[Tensor], Tensor],
+        synthesis: Callable[[Tensor], Tensor],
+        log_prior: Callable[[Tensor], Tensor],
+        sample_prior: Callable[[Tensor, torch.Generator], Tensor],
+    ) -> None:
+        super().__init__(analysis, synthesis, log_prior)
+        self._sample_prior = sample_prior
+
+    def sample_prior(self, latents: Latents, generator: torch.Generator) -> Latents:
+        return (self._sample_prior(latents[0], generator),)
+
+
 def from_modules(
     analysis: Callable[[Tensor], Tensor],
     synthesis: Callable[[Tensor], Tensor],
     log_prior: Callable[[Tensor], Tensor],
+    sample_prior: Callable[[Tensor, torch.Generator], Tensor] | None = None,
 ) -> Codec:
     """Make a codec of the protocol from three functions or modules, quantizing to the integers.
 
@@ -84,6 +133,8 @@ def from_modules(
         analysis: (batch, channels, height, width) in [0, 1] to (batch, ...): the encoder's location.
         synthesis: (batch, ...) to (batch, channels, height, width): the decoder `g`.
         log_prior: (batch, ...) to (batch,): log-density of the prior in nats.
+        sample_prior: Draws from the prior a tensor of the shape of its first argument; bidirectional Monte Carlo
+            needs it, nothing else.
 
     Example:
         >>> import torch
@@ -93,4 +144,6 @@ def from_modules(
         >>> codec.decode(codec.infer(torch.rand(2, 3, 8, 8))).shape
         torch.Size([2, 3, 8, 8])
     """
-    return _Modules(analysis, synthesis, log_prior)
+    if sample_prior is None:
+        return _Modules(analysis, synthesis, log_prior)
+    return _GenerativeModules(analysis, synthesis, log_prior, sample_prior)

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from ._files import replacing
 from .ntc.codec import NTCCodec
@@ -95,7 +96,8 @@ def read_codec(path: Path) -> NTCCodec:
         raise ValueError(f"{path} does not hold the weights of a codec: its metadata have no {error}.") from error
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} does not hold the weights of a codec of this version: {error}.") from error
-    return codec.eval().requires_grad_(False)
+    # Convolutions are up to twice as fast on kernels laid out so.
+    return convert_conv2d_weight_memory_format(codec, torch.channels_last).eval().requires_grad_(False)
 
 
 def write_codec(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rdgap.images import pad_reflect
-from rdgap.model import Codec
+from rdgap.model import Codec, GenerativeCodec, LatticeCodec
 from rdgap.ntc import NTCCodec
 from rdgap.objective import cost, reconstruct, uniform_noise
 from rdgap.recipes import build_codec
@@ -144,3 +144,18 @@ def test_decoding_is_differentiable_in_the_latents() -> None:
         return codec.decode((y, y))[..., 3:9:5, 15:18:2]
 
     assert torch.autograd.gradcheck(corner, y, fast_mode=True)
+
+
+@pytest.mark.parametrize("prior", ["factorized", "mean-scale"])
+def test_lattice_points_stand_for_integers_and_come_back_from_them(prior: str) -> None:
+    codec = tiny_codec(prior=prior)
+    assert isinstance(codec, LatticeCodec)
+    assert isinstance(codec, GenerativeCodec)
+    latents = codec.sample_prior(codec.infer(random_images(2, 3, 40, 70)), torch.Generator().manual_seed(0))
+    symbols = codec.to_symbols(latents)
+    for symbol in symbols:
+        assert torch.equal(symbol, symbol.round())
+    point = codec.from_symbols(symbols)
+    torch.testing.assert_close(codec.quantize(latents), point)
+    for again, symbol in zip(codec.to_symbols(point), symbols, strict=True):
+        assert torch.equal(again, symbol)

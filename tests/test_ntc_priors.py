@@ -285,7 +285,7 @@ def test_hyperprior_scales_keep_their_bounds_and_come_back() -> None:
 def test_rounding_is_about_the_median_and_the_mean_of_the_rounded_hyper_latent(quantization: Quantization) -> None:
     prior = hyperprior()
     z, y = latents(prior)
-    z_hat, y_hat = prior.quantize((z, y), quantization)
+    z_hat, y_hat = prior.from_symbols(prior.to_symbols((z, y), quantization), quantization)
     offset = prior.density.medians()[:, None, None] if quantization == "noise" else torch.zeros(3, 1, 1).double()
     _assert_nearest_on_lattice(z_hat, z, offset.expand_as(z))
     _assert_nearest_on_lattice(y_hat, y, prior.parameters_of(z_hat)[0])
@@ -296,7 +296,7 @@ def test_rounding_is_about_the_median_and_the_mean_of_the_rounded_hyper_latent(q
 def test_the_factorized_prior_rounds_about_its_medians_where_trained_with_noise(quantization: Quantization) -> None:
     prior, y = FactorizedPrior(3).double(), normal(2, 3, 4, 5) * 4
     shaken(prior)
-    (y_hat,) = prior.quantize((y,), quantization)
+    (y_hat,) = prior.from_symbols(prior.to_symbols((y,), quantization), quantization)
     offset = prior.density.medians()[:, None, None] if quantization == "noise" else torch.zeros(3, 1, 1).double()
     _assert_nearest_on_lattice(y_hat, y, offset.expand_as(y))
 
@@ -319,3 +319,30 @@ def test_mixed_quantization_rounds_for_the_synthesis_and_the_hyper_synthesis_onl
     expected = expected + gaussian_log_density(y_noisy - mean, scale).sum((1, 2, 3))
     torch.testing.assert_close(rate, -expected)
     torch.testing.assert_close(y_for_synthesis, torch.round(y - mean) + mean)
+
+
+def test_samples_have_the_moments_of_the_factorized_density() -> None:
+    module, number = density(), 40_000
+    samples = module.sample(torch.zeros(number, 3, 1, 1).double(), generator(3))[:, :, 0, 0]
+    grid = torch.linspace(-400, 400, 80_001, dtype=torch.double)
+    weights = module.log_density(grid.expand(3, -1).T[:, :, None, None])[:, :, 0, 0].exp() * 0.01
+    mean = (weights * grid[:, None]).sum(0)
+    variance = (weights * (grid[:, None] - mean).square()).sum(0)
+    fourth = (weights * (grid[:, None] - mean) ** 4).sum(0)
+    assert ((samples.mean(0) - mean).abs() < 5 * (variance / number).sqrt()).all()
+    assert ((samples.var(0) - variance).abs() < 5 * ((fourth - variance.square()) / number).sqrt()).all()
+    assert (5 * ((fourth - variance.square()) / number).sqrt() < variance / 10).all()
+
+
+def test_samples_of_the_hyperprior_follow_their_own_hyper_latents() -> None:
+    prior = hyperprior()
+    like = tuple(latent[:1].expand(300, *latent.shape[1:]) for latent in latents(prior))
+    z, y = prior.sample(like, generator(3))
+    assert (z.shape, y.shape) == (like[0].shape, like[1].shape)
+    mean, scale = (each.detach() for each in prior.parameters_of(z))
+    standardised = (y - mean) / (scale.square() + 1 / 12).sqrt()  # a Gaussian plus a unit box
+    assert abs(float(standardised.mean())) < 5 / y.numel() ** 0.5
+    assert float(standardised.square().mean()) == pytest.approx(1, abs=5 * (2 / y.numel()) ** 0.5)
+    with torch.no_grad():
+        gain = prior.log_prior((z, y)) - prior.log_prior((z.roll(1, 0), y))
+    assert float(gain.mean()) > 1  # the hyper latents of another image predict worse

@@ -46,11 +46,13 @@ def test_a_codec_comes_back_from_its_file_exactly(tmp_path: Path) -> None:
     assert (read.name, read.lmbda, read.quantization) == ("tiny", 0.01, "noise")
     assert not read.training
     assert not any(parameter.requires_grad for parameter in read.parameters())
+    for name, weights in written.state_dict().items():
+        assert torch.equal(read.state_dict()[name], weights), name
     images = random_images(1, 3, 40, 70)
     latents = written.infer(images)
-    assert torch.equal(read.infer(images)[0], latents[0])
-    assert torch.equal(read.log_prior(latents), written.log_prior(latents))
-    assert torch.equal(read.decode(latents), written.decode(latents))
+    torch.testing.assert_close(read.infer(images), latents)  # another memory layout adds in another order
+    torch.testing.assert_close(read.log_prior(latents), written.log_prior(latents))
+    torch.testing.assert_close(read.decode(latents), written.decode(latents))
 
 
 def test_half_precision_is_for_kernels_only(tmp_path: Path) -> None:

@@ -46,7 +46,20 @@ class NTCCodec(nn.Module):
 
     def quantize(self, latents: Latents) -> Latents:
         """Round to the codec's lattice."""
-        return self.prior.quantize(latents, self.quantization)
+        return self.from_symbols(self.to_symbols(latents))
+
+    def to_symbols(self, latents: Latents) -> Latents:
+        """Return the integers, as floating-point numbers, of the lattice point that `latents` are rounded to."""
+        return self.prior.to_symbols(latents, self.quantization)
+
+    def from_symbols(self, symbols: Latents) -> Latents:
+        """Return the lattice point of integers."""
+        return self.prior.from_symbols(symbols, self.quantization)
+
+    @torch.no_grad()
+    def sample_prior(self, latents: Latents, generator: torch.Generator) -> Latents:
+        """Draw latents shaped like `latents` from the box-convolved prior."""
+        return self.prior.sample(latents, generator)
 
     def log_prior(self, latents: Latents) -> Tensor:
         """Return the box-convolved log-density of the latents in nats, (batch,)."""

@@ -63,17 +63,31 @@ class DeepFactorized(nn.Module):
         return log_density.reshape(latents.transpose(0, 1).shape).transpose(0, 1)
 
     @torch.no_grad()
-    def medians(self) -> Tensor:
-        """Return the median of each channel before the convolution, (channels,), by bisection."""
+    def quantiles(self, logits: Tensor) -> Tensor:
+        """Return where the cumulative before the convolution has `logits`, both (channels, 1, number), by bisection."""
         bound = torch.ones_like(self.matrices[0][:, :1])
-        while bool((self.logits(bound) < 0).any() or (self.logits(-bound) > 0).any()):
+        while bool((self.logits(bound) < logits).any() or (self.logits(-bound) > logits).any()):
             bound = bound * 2
         low, high = -bound, bound
         for _ in range(60):
             middle = (low + high) / 2
-            above = self.logits(middle) > 0
+            above = self.logits(middle) > logits
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-        return ((low + high) / 2)[:, 0, 0]
+        return (low + high) / 2
+
+    def medians(self) -> Tensor:
+        """Return the median of each channel before the convolution, (channels,)."""
+        return self.quantiles(torch.zeros_like(self.matrices[0][:, :1]))[:, 0, 0]
+
+    @torch.no_grad()
+    def sample(self, latents: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw from the box-convolved density; (batch, channels, height, width) like `latents`."""
+        by_channel = latents.transpose(0, 1).flatten(1)[:, None]
+        draw = {"dtype": latents.dtype, "device": latents.device, "generator": generator}
+        # Beyond the bounds lies what float32 cannot tell from probability 0 or 1.
+        samples = self.quantiles(torch.rand(by_channel.shape, **draw).clamp(1e-7, 1 - 1e-7).logit())
+        samples = samples + torch.rand(by_channel.shape, **draw) - 0.5
+        return samples.reshape(latents.transpose(0, 1).shape).transpose(0, 1)
 
 
 def gaussian_log_density(residual: Tensor, scale: Tensor) -> Tensor:
@@ -104,9 +118,18 @@ class FactorizedPrior(nn.Module):
         """Return the log-density in nats, (batch,)."""
         return self.density.log_density(latents[0]).flatten(1).sum(1)
 
-    def quantize(self, latents: Latents, quantization: Quantization) -> Latents:
-        """Round about the medians, or to the integers where training did."""
-        return (_round_about_median(latents[0], self.density, quantization),)
+    @torch.no_grad()
+    def sample(self, latents: Latents, generator: torch.Generator) -> Latents:
+        """Draw latents shaped like `latents`."""
+        return (self.density.sample(latents[0], generator),)
+
+    def to_symbols(self, latents: Latents, quantization: Quantization) -> Latents:
+        """Count from the medians, or from 0 where training did."""
+        return (torch.round(latents[0] - _lattice_offset(self.density, quantization)),)
+
+    def from_symbols(self, symbols: Latents, quantization: Quantization) -> Latents:
+        """Return the lattice point of integers."""
+        return (symbols[0] + _lattice_offset(self.density, quantization),)
 
     def imitate(self, y: Tensor, quantization: Quantization, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the rate in nats, (batch,), and the latents that the synthesis sees, in training."""
@@ -144,11 +167,26 @@ class MeanScaleHyperprior(nn.Module):
         hyper = self.density.log_density(z).flatten(1).sum(1)
         return hyper + gaussian_log_density(y - mean, scale).flatten(1).sum(1)
 
-    def quantize(self, latents: Latents, quantization: Quantization) -> Latents:
-        """Round `z` as its prior does, then `y` about the mean that the rounded `z` gives."""
-        z = _round_about_median(latents[0], self.density, quantization)
+    @torch.no_grad()
+    def sample(self, latents: Latents, generator: torch.Generator) -> Latents:
+        """Draw latents shaped like `latents`: `z`, then `y` given `z`."""
+        z, y = self.density.sample(latents[0], generator), latents[1]
+        mean, scale = self.parameters_of(z)
+        draw = {"dtype": y.dtype, "device": y.device, "generator": generator}
+        return z, mean + scale * torch.randn(y.shape, **draw) + torch.rand(y.shape, **draw) - 0.5
+
+    def to_symbols(self, latents: Latents, quantization: Quantization) -> Latents:
+        """Count `z` from its medians, or from 0 where training did, and `y` from the mean that the rounded `z` gives."""
+        offset = _lattice_offset(self.density, quantization)
+        z_symbols = torch.round(latents[0] - offset)
+        mean, _ = self.parameters_of(z_symbols + offset)
+        return z_symbols, torch.round(latents[1] - mean)
+
+    def from_symbols(self, symbols: Latents, quantization: Quantization) -> Latents:
+        """Return the lattice point of integers."""
+        z = symbols[0] + _lattice_offset(self.density, quantization)
         mean, _ = self.parameters_of(z)
-        return z, torch.round(latents[1] - mean) + mean
+        return z, symbols[1] + mean
 
     def imitate(self, y: Tensor, quantization: Quantization, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the rate in nats, (batch,), and the latents that the synthesis sees, in training."""
@@ -161,9 +199,6 @@ class MeanScaleHyperprior(nn.Module):
         return rate, y_for_synthesis
 
 
-def _round_about_median(values: Tensor, density: DeepFactorized, quantization: Quantization) -> Tensor:
+def _lattice_offset(density: DeepFactorized, quantization: Quantization) -> Tensor | float:
     # Models trained with uniform noise never saw the integers, so their lattice may sit where it is cheapest.
-    if quantization != "noise":
-        return torch.round(values)
-    medians = density.medians()[:, None, None]
-    return torch.round(values - medians) + medians
+    return density.medians()[:, None, None] if quantization == "noise" else 0.0

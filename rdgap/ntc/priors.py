@@ -176,7 +176,7 @@ class MeanScaleHyperprior(nn.Module):
         return z, mean + scale * torch.randn(y.shape, **draw) + torch.rand(y.shape, **draw) - 0.5
 
     def to_symbols(self, latents: Latents, quantization: Quantization) -> Latents:
-        """Count `z` from its medians, or from 0 where training did, and `y` from the mean that the rounded `z` gives."""
+        """Count `z` from its medians, or from 0 where training did, `y` from the mean that the rounded `z` gives."""
         offset = _lattice_offset(self.density, quantization)
         z_symbols = torch.round(latents[0] - offset)
         mean, _ = self.parameters_of(z_symbols + offset)

@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 from rdgap.ntc import FactorizedPrior, MeanScaleHyperprior
 from rdgap.ntc.priors import DeepFactorized, gaussian_log_density
-from rdgap.ntc.quantization import Quantization, imitate, round_straight_through
+from rdgap.ntc.quantization import Quantization, imitate, round_straight_through, unit_noise
 from rdgap.zoo import load_codec, trained_lmbdas, trained_models
 from tests._recipes import shaken
 
@@ -193,7 +193,7 @@ def test_the_slope_of_the_gaussian_density_is_right_in_float32(scale: float) -> 
 
 def test_noise_stays_within_half_a_step_and_is_seen_by_both() -> None:
     y = normal(2, 3, 20, 20) * 5
-    for_rate, for_synthesis = imitate(y, "noise", generator())
+    for_rate, for_synthesis = imitate(y, "noise", unit_noise(y, generator()))
     assert for_synthesis is for_rate
     noise = for_rate - y
     assert noise.abs().max() <= 0.5
@@ -203,14 +203,14 @@ def test_noise_stays_within_half_a_step_and_is_seen_by_both() -> None:
 
 def test_noise_follows_its_generator() -> None:
     y = normal(1, 2, 3, 4)
-    same = [imitate(y, "noise", generator(7))[0] for _ in range(2)]
+    same = [unit_noise(y, generator(7)) for _ in range(2)]
     assert torch.equal(*same)
-    assert not torch.equal(same[0], imitate(y, "noise", generator(8))[0])
+    assert not torch.equal(same[0], unit_noise(y, generator(8)))
 
 
 def test_straight_through_rounds_with_the_gradient_of_the_identity() -> None:
     y, slopes = (normal(1, 2, 3, 4) * 5).requires_grad_(True), normal(1, 2, 3, 4, seed=1)
-    for_rate, for_synthesis = imitate(y, "straight-through", generator(), torch.tensor(0.2, dtype=torch.float64))
+    for_rate, for_synthesis = imitate(y, "straight-through", torch.zeros_like(y), torch.tensor(0.2).double())
     assert for_synthesis is for_rate
     torch.testing.assert_close(for_rate, torch.round(y.detach() - 0.2) + 0.2)
     (gradient,) = torch.autograd.grad((slopes * for_rate).sum(), y)
@@ -224,8 +224,8 @@ def test_rounding_about_a_mean_passes_no_gradient_to_the_mean() -> None:
 
 def test_mixed_shows_noise_to_the_rate_and_rounded_latents_to_the_synthesis() -> None:
     y = normal(1, 2, 3, 4) * 5
-    for_rate, for_synthesis = imitate(y, "mixed", generator(3), 0.25)
-    assert torch.equal(for_rate, imitate(y, "noise", generator(3))[0])
+    for_rate, for_synthesis = imitate(y, "mixed", noise := unit_noise(y, generator(3)), 0.25)
+    assert torch.equal(for_rate, y + noise)
     torch.testing.assert_close(for_synthesis, torch.round(y - 0.25) + 0.25)
 
 

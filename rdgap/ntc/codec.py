@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..images import pad_reflect
 from ..model import Latents
-from .priors import FactorizedPrior, MeanScaleHyperprior
+from .priors import Prior
 from .quantization import Quantization
 
 
@@ -28,7 +28,7 @@ class NTCCodec(nn.Module):
         *,
         analysis: nn.Module,
         synthesis: nn.Module,
-        prior: FactorizedPrior | MeanScaleHyperprior,
+        prior: Prior,
         quantization: Quantization,
         factor: int,
         name: str = "",
@@ -67,7 +67,7 @@ class NTCCodec(nn.Module):
 
     def decode(self, latents: Latents) -> Tensor:
         """Return images whose height and width are multiples of `factor`; not clipped."""
-        return self.synthesis(latents[-1]) + 0.5
+        return self.synthesis(self.prior.for_synthesis(latents)) + 0.5
 
     def forward(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return rate in nats and squared error (0..255 scale) with quantization imitated, each (batch,), for training.

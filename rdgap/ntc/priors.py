@@ -2,12 +2,20 @@
 
 All log-densities are box-convolved, `p(v) = c(v + 1/2) - c(v - 1/2)`: the density of `y + u`, and on any shifted
 lattice a proper probability mass function.
+
+Every prior says in which order latents are coded. The first latent follows `density`, independently in each entry; a
+second one follows in steps, each a set of independent Gaussians given all that was coded before. `walk` visits these
+steps, and rates, samples, symbols and bitstreams are all what a visitor makes of them.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +23,8 @@ from torch.nn import functional
 
 from ..model import Latents
 from .layers import lower_bound
-from .quantization import Quantization, imitate
-from .transforms import hyper_analysis, hyper_synthesis
+from .quantization import Quantization, imitate, unit_noise
+from .transforms import Transform, hyper_analysis, hyper_synthesis
 
 SMALLEST_SCALE = 0.11
 LARGEST_SCALE = 256.0
@@ -101,7 +109,117 @@ def gaussian_log_density(residual: Tensor, scale: Tensor) -> Tensor:
     return upper + torch.log(-torch.expm1(lower - upper))
 
 
-class FactorizedPrior(nn.Module):
+@dataclass(frozen=True, kw_only=True)
+class CodingStep:
+    """Entries of `y` that are coded together: independent box-convolved Gaussians given all that was coded before.
+
+    Attributes:
+        channels: The channels of `y` that the step is about.
+        mask: (height, width), true at the positions that the step codes; means and scales elsewhere mean nothing.
+        mean: (batch, channels of the step, height, width). Rounded latents differ from it by integers.
+        scale: Standard deviation, shaped like `mean`.
+    """
+
+    channels: slice
+    mask: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def log_density(self, values: Tensor) -> Tensor:
+        """Return the log-density in nats, (batch,), of values shaped like `mean`, of which the masked ones count."""
+        log_density = gaussian_log_density(values - self.mean, self.scale)
+        return torch.where(self.mask, log_density, torch.zeros_like(log_density)).flatten(1).sum(1)
+
+
+Visitor: TypeAlias = Callable[[CodingStep], Tensor]
+"""Gives the values of `y[:, step.channels]`; those outside `step.mask` are not used."""
+
+
+class Prior(nn.Module, ABC):
+    """What all priors have in common: a coding order, which begins with a factorized density."""
+
+    factor: int
+    density: DeepFactorized
+
+    @abstractmethod
+    def infer(self, y: Tensor) -> Latents:
+        """Return the latents for the output of the analysis."""
+
+    @abstractmethod
+    def walk(self, first: Tensor, visit: Visitor) -> tuple[Latents, Tensor]:
+        """Visit the steps in which the second latent is coded, in coding order.
+
+        Whatever a step says depends on `first` and on the values that `visit` gave in the steps before: a decoder can
+        take the very same walk.
+
+        Args:
+            first: The first latent, which is coded before all others by `density`.
+            visit: Called once for each step. A prior of one latent has no steps.
+
+        Returns:
+            All latents, the second made of what `visit` gave, and what the synthesis sees of them.
+        """
+
+    @abstractmethod
+    def imitate(self, y: Tensor, quantization: Quantization, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the rate in nats, (batch,), and the latents that the synthesis sees, in training."""
+
+    def lattice_offset(self, quantization: Quantization) -> Tensor | float:
+        """Return what lattice points of the first latent have in excess of integers, (channels, 1, 1) or 0.
+
+        Models trained with uniform noise never saw the integers, so their lattice may sit where it is cheapest, about
+        the medians.
+        """
+        return self.density.medians()[:, None, None] if quantization == "noise" else 0.0
+
+    def for_synthesis(self, latents: Latents) -> Tensor:
+        """Return what the synthesis sees of the latents: the last of them, unless the prior predicts corrections."""
+        return latents[-1]
+
+    def log_prior(self, latents: Latents) -> Tensor:
+        """Return the log-density in nats, (batch,)."""
+        total = self.density.log_density(latents[0]).flatten(1).sum(1)
+
+        def add(step: CodingStep) -> Tensor:
+            nonlocal total
+            values = latents[1][:, step.channels]
+            total = total + step.log_density(values)
+            return values
+
+        self.walk(latents[0], add)
+        return total
+
+    @torch.no_grad()
+    def sample(self, latents: Latents, generator: torch.Generator) -> Latents:
+        """Draw latents shaped like `latents`, each step given those before."""
+
+        def draw(step: CodingStep) -> Tensor:
+            options = {"dtype": step.mean.dtype, "device": step.mean.device, "generator": generator}
+            gaussian = step.mean + step.scale * torch.randn(step.mean.shape, **options)
+            return gaussian + torch.rand(step.mean.shape, **options) - 0.5
+
+        return self.walk(self.density.sample(latents[0], generator), draw)[0]
+
+    def to_symbols(self, latents: Latents, quantization: Quantization) -> Latents:
+        """Count the first latent from its lattice's offset, the second from the means given what is rounded already."""
+        offset = self.lattice_offset(quantization)
+        symbols = (torch.round(latents[0] - offset), *(torch.zeros_like(latent) for latent in latents[1:]))
+
+        def count(step: CodingStep) -> Tensor:
+            rounded, known = torch.round(latents[1][:, step.channels] - step.mean), symbols[1][:, step.channels]
+            symbols[1][:, step.channels] = torch.where(step.mask, rounded, known)
+            return rounded + step.mean
+
+        self.walk(symbols[0] + offset, count)
+        return symbols
+
+    def from_symbols(self, symbols: Latents, quantization: Quantization) -> Latents:
+        """Return the lattice point of integers."""
+        first = symbols[0] + self.lattice_offset(quantization)
+        return self.walk(first, lambda step: symbols[1][:, step.channels] + step.mean)[0]
+
+
+class FactorizedPrior(Prior):
     """Prior of codecs with one latent `(y,)`: a deep factorized density (Balle et al. 2017)."""
 
     factor = 1
@@ -114,91 +232,68 @@ class FactorizedPrior(nn.Module):
         """Return the latents for the output of the analysis."""
         return (y,)
 
-    def log_prior(self, latents: Latents) -> Tensor:
-        """Return the log-density in nats, (batch,)."""
-        return self.density.log_density(latents[0]).flatten(1).sum(1)
-
-    @torch.no_grad()
-    def sample(self, latents: Latents, generator: torch.Generator) -> Latents:
-        """Draw latents shaped like `latents`."""
-        return (self.density.sample(latents[0], generator),)
-
-    def to_symbols(self, latents: Latents, quantization: Quantization) -> Latents:
-        """Count from the medians, or from 0 where training did."""
-        return (torch.round(latents[0] - _lattice_offset(self.density, quantization)),)
-
-    def from_symbols(self, symbols: Latents, quantization: Quantization) -> Latents:
-        """Return the lattice point of integers."""
-        return (symbols[0] + _lattice_offset(self.density, quantization),)
+    def walk(self, first: Tensor, visit: Visitor) -> tuple[Latents, Tensor]:
+        """Return `(y,)` and `y`: nothing follows the first latent."""
+        return (first,), first
 
     def imitate(self, y: Tensor, quantization: Quantization, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the rate in nats, (batch,), and the latents that the synthesis sees, in training."""
-        for_rate, for_synthesis = imitate(y, quantization, generator)
+        for_rate, for_synthesis = imitate(y, quantization, unit_noise(y, generator))
         return -self.log_prior((for_rate,)), for_synthesis
 
 
-class MeanScaleHyperprior(nn.Module):
-    """Prior `p(z) N(y; mean(z), scale(z)^2)` of codecs with latents `(z, y)` (Minnen et al. 2018).
+class Hyperprior(Prior):
+    """Prior `p(z) p(y | z)` of codecs with latents `(z, y)`, `y` Gaussian step by step."""
 
-    The raw scales are logarithms, kept between 0.11 and 256, the ends of the literature's scale table.
-    """
-
-    def __init__(self, latent_channels: int, width: int) -> None:
+    def __init__(self, hyper_analysis: Transform, hyper_channels: int) -> None:
         super().__init__()
-        self.hyper_analysis = hyper_analysis(latent_channels, width)
-        self.hyper_synthesis = hyper_synthesis(latent_channels, width)
-        self.density = DeepFactorized(width)
-        self.factor = self.hyper_analysis.factor
+        self.hyper_analysis = hyper_analysis
+        self.density = DeepFactorized(hyper_channels)
+        self.factor = hyper_analysis.factor
 
     def infer(self, y: Tensor) -> Latents:
         """Return `(z, y)` for the output of the analysis."""
         return self.hyper_analysis(y).to(y.dtype), y
 
-    def parameters_of(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and scale of `y` given `z`, each shaped like `y`."""
-        mean, raw = self.hyper_synthesis(z).to(z.dtype).chunk(2, dim=1)
-        log_scale = -lower_bound(-lower_bound(raw, math.log(SMALLEST_SCALE)), -math.log(LARGEST_SCALE))
-        return mean, log_scale.exp()
-
-    def log_prior(self, latents: Latents) -> Tensor:
-        """Return the log-density in nats, (batch,)."""
-        z, y = latents
-        mean, scale = self.parameters_of(z)
-        hyper = self.density.log_density(z).flatten(1).sum(1)
-        return hyper + gaussian_log_density(y - mean, scale).flatten(1).sum(1)
-
-    @torch.no_grad()
-    def sample(self, latents: Latents, generator: torch.Generator) -> Latents:
-        """Draw latents shaped like `latents`: `z`, then `y` given `z`."""
-        z, y = self.density.sample(latents[0], generator), latents[1]
-        mean, scale = self.parameters_of(z)
-        draw = {"dtype": y.dtype, "device": y.device, "generator": generator}
-        return z, mean + scale * torch.randn(y.shape, **draw) + torch.rand(y.shape, **draw) - 0.5
-
-    def to_symbols(self, latents: Latents, quantization: Quantization) -> Latents:
-        """Count `z` from its medians, or from 0 where training did, `y` from the mean that the rounded `z` gives."""
-        offset = _lattice_offset(self.density, quantization)
-        z_symbols = torch.round(latents[0] - offset)
-        mean, _ = self.parameters_of(z_symbols + offset)
-        return z_symbols, torch.round(latents[1] - mean)
-
-    def from_symbols(self, symbols: Latents, quantization: Quantization) -> Latents:
-        """Return the lattice point of integers."""
-        z = symbols[0] + _lattice_offset(self.density, quantization)
-        mean, _ = self.parameters_of(z)
-        return z, symbols[1] + mean
-
     def imitate(self, y: Tensor, quantization: Quantization, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the rate in nats, (batch,), and the latents that the synthesis sees, in training."""
         z, _ = self.infer(y)
-        z_for_rate, z_for_synthesis = imitate(z, quantization, generator)
-        mean, scale = self.parameters_of(z_for_synthesis)
-        y_for_rate, y_for_synthesis = imitate(y, quantization, generator, mean)
-        hyper = self.density.log_density(z_for_rate).flatten(1).sum(1)
-        rate = -hyper - gaussian_log_density(y_for_rate - mean, scale).flatten(1).sum(1)
+        z_for_rate, z_for_walk = imitate(z, quantization, unit_noise(z, generator))
+        noise = unit_noise(y, generator)
+        rate = -self.density.log_density(z_for_rate).flatten(1).sum(1)
+
+        def quantize(step: CodingStep) -> Tensor:
+            nonlocal rate
+            here = step.channels
+            for_rate, for_walk = imitate(y[:, here], quantization, noise[:, here], step.mean)
+            rate = rate - step.log_density(for_rate)
+            return for_walk
+
+        _, y_for_synthesis = self.walk(z_for_walk, quantize)
         return rate, y_for_synthesis
 
 
-def _lattice_offset(density: DeepFactorized, quantization: Quantization) -> Tensor | float:
-    # Models trained with uniform noise never saw the integers, so their lattice may sit where it is cheapest.
-    return density.medians()[:, None, None] if quantization == "noise" else 0.0
+class MeanScaleHyperprior(Hyperprior):
+    """Prior `p(z) N(y; mean(z), scale(z)^2)` of codecs with latents `(z, y)` (Minnen et al. 2018)."""
+
+    def __init__(self, latent_channels: int, width: int) -> None:
+        super().__init__(hyper_analysis(latent_channels, width), width)
+        self.hyper_synthesis = hyper_synthesis(latent_channels, width)
+
+    def parameters_of(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and scale of `y` given `z`, each shaped like `y`."""
+        mean, raw = self.hyper_synthesis(z).to(z.dtype).chunk(2, dim=1)
+        return mean, bounded_scale(raw)
+
+    def walk(self, first: Tensor, visit: Visitor) -> tuple[Latents, Tensor]:
+        """Visit one step, all of `y`; the synthesis sees `y`."""
+        mean, scale = self.parameters_of(first)
+        mask = torch.ones(mean.shape[-2:], dtype=torch.bool, device=mean.device)
+        y = visit(CodingStep(channels=slice(0, mean.shape[1]), mask=mask, mean=mean, scale=scale))
+        return (first, y), y
+
+
+def bounded_scale(raw: Tensor) -> Tensor:
+    """Return scales from their logarithms, between 0.11 and 256, the ends of the literature's scale table."""
+    log_scale = -lower_bound(-lower_bound(raw, math.log(SMALLEST_SCALE)), -math.log(LARGEST_SCALE))
+    return log_scale.exp()

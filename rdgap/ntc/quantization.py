@@ -20,13 +20,17 @@ def round_straight_through(latents: Tensor, offset: Tensor | float = 0.0) -> Ten
     return latents + (rounded - latents).detach()
 
 
+def unit_noise(latents: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw from the unit box about 0, shaped like `latents`."""
+    return torch.rand(latents.shape, generator=generator, dtype=latents.dtype, device=latents.device) - 0.5
+
+
 def imitate(
-    latents: Tensor, quantization: Quantization, generator: torch.Generator, offset: Tensor | float = 0.0
+    latents: Tensor, quantization: Quantization, noise: Tensor, offset: Tensor | float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Return the latents that the rate sees and those that the decoder sees, each shaped like `latents`."""
     if quantization == "straight-through":
         rounded = round_straight_through(latents, offset)
         return rounded, rounded
-    noise = torch.rand(latents.shape, generator=generator, dtype=latents.dtype, device=latents.device) - 0.5
     noisy = latents + noise
     return noisy, noisy if quantization == "noise" else round_straight_through(latents, offset)

@@ -41,7 +41,7 @@ def initialize_principal(codec: NTCCodec, images: Tensor, lmbda: float, parts: s
     y = codec.analysis(images - 0.5)
     if "synthesis" in parts:
         _fit_synthesis(codec.synthesis, y, images - 0.5)
-    if "prior" in parts and not isinstance(codec.prior, FactorizedPrior):
+    if "prior" in parts and isinstance(codec.prior, MeanScaleHyperprior):
         _start_hyperprior(codec.prior, y)
 
 
@@ -210,7 +210,7 @@ def rescale_latents(codec: NTCCodec, gain: float) -> bool:
         False, and nothing is changed, where the analysis does not end in a convolution.
     """
     last = list(codec.analysis.children())[-1]
-    if not isinstance(last, nn.Conv2d):
+    if not (isinstance(last, nn.Conv2d) and isinstance(codec.prior, FactorizedPrior | MeanScaleHyperprior)):
         return False
     last.weight.mul_(gain)
     if last.bias is not None:

@@ -2,7 +2,8 @@
 
 import torch
 
-from rdgap.ntc import MeanScaleHyperprior, NTCCodec
+from rdgap.ntc import NTCCodec
+from rdgap.ntc.priors import Hyperprior
 from rdgap.recipes import Recipe, build_codec, parse_recipe
 
 TINY = """\
@@ -35,12 +36,20 @@ decay = "cosine"
 initialization = "random"
 """
 
+PRIORS = {
+    "factorized": 'kind = "factorized"',
+    "scale": 'kind = "scale"\nwidth = 5',
+    "mean-scale": 'kind = "mean-scale"\nwidth = 5',
+    "jpeg-like-hyper": 'kind = "mean-scale"\nwidth = 5\nhyper_synthesis = "jpeg-like"',
+    "charm": 'kind = "charm"\nslices = 2\nsupport = 1\nhyper_widths = [6, 4, 5]\nwidths = [3, 2]',
+    "elic": 'kind = "elic"\nwidth = 5\ngroups = [1, 3]\ncontext_widths = [3, 2]\naggregation_widths = [6, 5]',
+}
+
 
 def tiny_recipe(**changes: str) -> Recipe:
-    """The tiny recipe with other `quantization` or `prior` ("factorized")."""
+    """The tiny recipe with other `quantization` or `prior`, one of `PRIORS`."""
     text = TINY.replace('"noise"', f'"{changes.get("quantization", "noise")}"')
-    if changes.get("prior") == "factorized":
-        text = text.replace('kind = "mean-scale"\nwidth = 5', 'kind = "factorized"')
+    text = text.replace(PRIORS["mean-scale"], PRIORS[changes.get("prior", "mean-scale")])
     return parse_recipe(text, "tiny")
 
 
@@ -60,7 +69,7 @@ def tiny_codec(seed: int = 0, **changes: str) -> NTCCodec:
     shaken(codec.prior, seed, 0.1)
     with torch.no_grad():  # latents that do not all round to zero
         codec.get_parameter("analysis.4.weight").mul_(40.0)
-        if isinstance(codec.prior, MeanScaleHyperprior):
+        if isinstance(codec.prior, Hyperprior):
             codec.get_parameter("prior.hyper_analysis.4.weight").mul_(10.0)
     return codec.eval()
 

@@ -6,17 +6,18 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from rdgap.complexity import count, count_transform
+from rdgap.complexity import count, count_transform, time_transforms
 from rdgap.complexity.__main__ import main
 from rdgap.ntc.layers import GDN
 from rdgap.zoo import shipped_recipe, write_codec
-from tests._recipes import TINY, tiny_codec, tiny_recipe
+from tests._recipes import PRIORS, TINY, tiny_codec, tiny_recipe
 
 HYPER_ANALYSIS = 9 * 320 * 320 / 16**2 + 25 * 320 * 320 / 32**2 + 25 * 320 * 320 / 64**2
 HYPER_SYNTHESIS = 25 * 320 * 320 / 64**2 + 25 * 320 * 480 / 32**2 + 9 * 480 * 640 / 16**2
@@ -51,6 +52,83 @@ def test_paper_size_codecs_cost_what_their_layers_say(name: str, analysis: float
     assert complexity.hyper_analysis.macs_per_pixel == HYPER_ANALYSIS == 6725
     assert complexity.hyper_synthesis.macs_per_pixel == HYPER_SYNTHESIS == 15175
     assert complexity.decoding_macs_per_pixel == synthesis + 15175
+
+
+def hyper_analysis(latent: int, first: int, second: int, third: int) -> float:
+    return 9 * latent * first / 16**2 + 25 * first * second / 32**2 + 25 * second * third / 64**2
+
+
+def hyper_synthesis(z: int, first: int, second: int, last: int) -> float:
+    return 25 * z * first / 64**2 + 25 * first * second / 32**2 + 9 * second * last / 16**2
+
+
+# Of each slice: means and scales from 320 features and at most five slices, the correction from its own slice as well.
+CHARM_CONTEXT = sum(
+    2 * 25 * (320 + 32 * min(index, 5)) * 224 + 25 * (320 + 32 * min(index, 5) + 32) * 224
+    + 3 * (25 * 224 * 128 + 9 * 128 * 32)
+    for index in range(10)
+) / 16**2  # fmt: skip
+# Of each group: channels before it once, its masked neighbours once, the aggregation for both halves of the board.
+ELIC_CONTEXT = sum(
+    bool(before) * 25 * (before * 224 + 224 * 128 + 128 * 2 * group) + 25 * group * 2 * group
+    + 2 * ((640 + (4 if before else 2) * group) * 640 + 640 * 512 + 512 * 2 * group)
+    for before, group in [(0, 16), (16, 16), (32, 32), (64, 64), (128, 192)]
+) / 16**2  # fmt: skip
+
+
+def narrow_elic(wide: int, filters: int) -> float:
+    """ELIC's synthesis of 320 channels with `filters` channels after the first attention."""
+    block = filters * filters + 9 * filters**2 / 4
+    first = 6 * WIDE_BOTTLENECK + 320 * 320
+    at_16, at_8 = first + 25 * wide * filters, 3 * block + 25 * filters**2
+    at_4 = 9 * block + filters**2 + 25 * filters**2
+    return at_16 / 16**2 + at_8 / 8**2 + at_4 / 4**2 + (3 * block + 25 * filters * 3) / 2**2
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("balle2018", (MINNEN, MINNEN, hyper_analysis(320, 192, 192, 192), hyper_synthesis(192, 192, 192, 320), 0)),
+        (
+            "charm",
+            (
+                MINNEN, MINNEN, hyper_analysis(320, 320, 256, 192), 2 * hyper_synthesis(192, 192, 256, 320),
+                CHARM_CONTEXT,
+            ),
+        ),
+        ("elic", (ELIC, ELIC, hyper_analysis(320, 192, 192, 192), hyper_synthesis(192, 192, 288, 640), ELIC_CONTEXT)),
+        (
+            "elic-xs",
+            (
+                ELIC, narrow_elic(320, 32), hyper_analysis(320, 192, 192, 192), hyper_synthesis(192, 192, 288, 640),
+                ELIC_CONTEXT,
+            ),
+        ),
+        (
+            "cenic",
+            (
+                MINNEN, 25 * 50 * (320 / 16**2 + 50 / 8**2 + 50 / 4**2 + 3 / 2**2), HYPER_ANALYSIS, HYPER_SYNTHESIS,
+                0,
+            ),
+        ),
+        ("jpeg-like-hyper", (ELIC, 18 * 18 * 320 * 3 / 16**2, HYPER_ANALYSIS, 36 * 320 * 640 / 64**2, 0)),
+        ("cnn-analysis", (MINNEN, 2 * 169 * 320 * 12 / 16**2 + 25 * 12 * 3 / 2**2, HYPER_ANALYSIS, HYPER_SYNTHESIS, 0)),
+    ],
+)  # fmt: skip
+def test_further_architectures_cost_what_their_layers_say(name: str, parts: tuple[float, ...]) -> None:
+    complexity = count(shipped_recipe(name))
+    names = ("analysis", "synthesis", "hyper_analysis", "hyper_synthesis", "context")
+    counted = complexity.transforms
+    assert [counted[part].macs_per_pixel if part in counted else 0 for part in names] == pytest.approx(parts, rel=1e-9)
+    assert complexity.decoding_macs_per_pixel == pytest.approx(parts[1] + parts[3] + parts[4])
+
+
+def test_narrow_syntheses_cost_what_the_paper_says() -> None:
+    assert count(shipped_recipe("elic-xs")).synthesis.macs_per_pixel == pytest.approx(16.4e3, rel=0.01)
+    assert count(shipped_recipe("cenic")).synthesis.macs_per_pixel == pytest.approx(7.3e3, rel=0.015)
+    cheap = count(shipped_recipe("jpeg-like-hyper")).hyper_synthesis
+    assert cheap is not None
+    assert cheap.macs_per_pixel == 1800
 
 
 def test_shallow_syntheses_cost_what_the_paper_says() -> None:
@@ -152,6 +230,7 @@ def test_the_command_prints_and_writes_every_transform(tmp_path: Path, capsys: p
     assert any(line.split()[:3] == ["two-layer", "synthesis", "5,295"] for line in printed.splitlines())
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    assert "seconds" not in rows[0]
     assert [row["codec"] for row in rows] == ["two-layer"] * 4 + ["factorized"] * 2
     assert [row["transform"] for row in rows[:4]] == ["analysis", "synthesis", "hyper_analysis", "hyper_synthesis"]
     assert [float(row["macs_per_pixel"]) for row in rows] == [ELIC, 5295, 6725, 15175, BALLE, BALLE]
@@ -160,6 +239,44 @@ def test_the_command_prints_and_writes_every_transform(tmp_path: Path, capsys: p
     assert "GDN" in content["counted"]
     assert content["codecs"][0]["synthesis"]["macs_per_pixel"] == 5295
     assert content["codecs"][1]["hyper_analysis"] is None
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_every_transform_takes_its_share_of_the_time(prior: str) -> None:
+    codec = tiny_codec(prior=prior)
+    seconds = time_transforms(codec, height=40, width=70, runs=2, generator=torch.Generator().manual_seed(0))
+    assert list(seconds) == list(count(codec).transforms)
+    assert all(0 < each < 5 for each in seconds.values())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in codec.modules())
+
+
+def test_a_slow_transform_is_the_one_that_takes_long() -> None:
+    codec = tiny_codec(prior="charm")
+    codec.prior.get_submodule("context.1.mean").register_forward_pre_hook(lambda *_: time.sleep(0.2))
+    seconds = time_transforms(codec, height=64, width=64, runs=1, generator=torch.Generator().manual_seed(0))
+    assert 0.2 <= seconds["context"] < 1
+    assert sum(seconds.values()) - seconds["context"] < 0.2
+
+
+def test_times_need_a_run() -> None:
+    with pytest.raises(ValueError, match="`runs` must be at least 1, got 0"):
+        time_transforms(tiny_codec(), height=8, width=8, runs=0, generator=torch.Generator())
+
+
+def test_the_command_times_each_transform(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, table, details = (tmp_path / name for name in ("mine.toml", "times.csv", "times.json"))
+    recipe.write_text(TINY, encoding="utf-8")
+    options = ["--time", "1", "--device", "cpu", "--csv", str(table), "--json", str(details)]
+    assert main([str(recipe), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "medians of 1 runs on one random image of 768 x 512 pixels" in printed
+    with table.open(encoding="utf-8", newline="") as file:
+        seconds = {row["transform"]: float(row["seconds"]) for row in csv.DictReader(file)}
+    assert min(seconds.values()) > 0
+    for name, each in seconds.items():
+        line = next(line for line in printed.splitlines() if line.startswith(f"tiny   {name.replace('_', ' ')}"))
+        assert float(line.split()[-1]) == pytest.approx(1e3 * each, abs=0.051)
+    assert json.loads(details.read_text(encoding="utf-8"))["codecs"][0]["seconds"] == pytest.approx(seconds)
 
 
 def test_the_command_reads_recipes_and_weights_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,7 +292,7 @@ def test_the_command_reads_recipes_and_weights_of_the_user(tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["two-layers"], "there is no recipe 'two-layers'; there are factorized,"),
+        (["two-layers"], "there is no recipe 'two-layers'; there are balle2018,"),
         (["nowhere.toml"], "there is no recipe nowhere.toml"),
         (["nowhere.safetensors"], "there are no weights nowhere.safetensors"),
         ([], "the following arguments are required: MODEL"),

@@ -14,7 +14,7 @@ from rdgap.ntc import NTCCodec
 from rdgap.objective import cost, reconstruct, uniform_noise
 from rdgap.recipes import build_codec
 from rdgap.zoo import model_directory, shipped_recipe
-from tests._recipes import random_images, tiny_codec
+from tests._recipes import PRIORS, random_images, tiny_codec
 
 RECIPES = sorted(path.stem for path in model_directory().glob("*.toml"))
 SIZES = [(1, 1), (1, 70), (17, 33), (64, 64), (128, 65)]
@@ -83,7 +83,7 @@ def test_every_recipe_pads_to_what_its_transforms_divide_by(name: str) -> None:
     assert codec.decode(latents).shape == (1, 3, *((64, 64) if hyper else (32, 48)))
 
 
-@pytest.mark.parametrize("prior", ["factorized", "mean-scale"])
+@pytest.mark.parametrize("prior", PRIORS)
 def test_training_with_noise_costs_what_the_objective_says(prior: str) -> None:
     codec, images = tiny_codec(prior=prior), random_images(3, 3, 40, 70)
     rate_nats, sse = codec(images, torch.Generator().manual_seed(4))
@@ -111,7 +111,7 @@ def test_mixed_training_distorts_as_rounded_latents_do() -> None:
 
 
 @pytest.mark.parametrize("quantization", ["noise", "straight-through", "mixed"])
-@pytest.mark.parametrize("prior", ["factorized", "mean-scale"])
+@pytest.mark.parametrize("prior", PRIORS)
 def test_every_parameter_gets_a_gradient(quantization: str, prior: str) -> None:
     codec = tiny_codec(quantization=quantization, prior=prior)
     rate_nats, sse = codec(random_images(2, 3, 64, 64), torch.Generator().manual_seed(0))
@@ -146,7 +146,7 @@ def test_decoding_is_differentiable_in_the_latents() -> None:
     assert torch.autograd.gradcheck(corner, y, fast_mode=True)
 
 
-@pytest.mark.parametrize("prior", ["factorized", "mean-scale"])
+@pytest.mark.parametrize("prior", PRIORS)
 def test_lattice_points_stand_for_integers_and_come_back_from_them(prior: str) -> None:
     codec = tiny_codec(prior=prior)
     assert isinstance(codec, LatticeCodec)

@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from rdgap.ntc import transforms
-from rdgap.ntc.layers import GDN, Attention, ResidualBottleneck, down, lower_bound, up
+from rdgap.ntc.layers import GDN, Attention, CheckerboardConv2d, ResidualBottleneck, down, lower_bound, up
 from tests._recipes import shaken
 
 first_jvp_warns = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
@@ -157,12 +157,13 @@ def test_analyses_divide_by_sixteen(transform: transforms.Transform, channels: i
     [
         transforms.balle2017_synthesis(4, 6),
         transforms.minnen2018_synthesis(4, 6),
+        transforms.elic_synthesis(4, 6),
         transforms.jpeg_like_synthesis(6, 18, 16),
         transforms.TwoLayerSynthesis(6, 3, (13, 5), (8, 2), residual=True),
         transforms.TwoLayerSynthesis(6, 3, (13, 5), (8, 2), residual=False),
         transforms.TwoLayerSynthesis(6, 3, (5, 8), (2, 8), residual=True),
     ],
-    ids=["balle2017", "minnen2018", "jpeg-like", "two-layer", "no-residual", "other-strides"],
+    ids=["balle2017", "minnen2018", "elic", "jpeg-like", "two-layer", "no-residual", "other-strides"],
 )
 def test_syntheses_multiply_by_sixteen(synthesis: transforms.Transform) -> None:
     assert synthesis.factor == 16
@@ -235,6 +236,33 @@ def test_elic_analysis_has_the_published_layers() -> None:
     convolutions = [layer for layer in analysis.modules() if isinstance(layer, nn.Conv2d)]
     assert len(convolutions) == 4 + 3 * len(blocks) + 2
     assert [c.out_channels for c in convolutions if c.stride == (2, 2)] == [192, 192, 192, 320]
+
+
+def test_elic_synthesis_has_the_published_layers() -> None:
+    synthesis = transforms.elic_synthesis(32, 320)
+    kinds = {nn.ConvTranspose2d: "up", ResidualBottleneck: "RB", Attention: "attention"}
+    stages = ["attention up RB RB RB", "up attention RB RB RB", "up RB RB RB", "up"]
+    assert [kinds[type(layer)] for layer in synthesis] == " ".join(stages).split()
+    ups = [layer for layer in synthesis if isinstance(layer, nn.ConvTranspose2d)]
+    assert [(layer.in_channels, layer.out_channels) for layer in ups] == [(320, 32), (32, 32), (32, 32), (32, 3)]
+
+
+def test_a_checkerboard_convolution_sees_the_other_color_only() -> None:
+    layer = CheckerboardConv2d(1, 1, 5).double()
+    nn.init.ones_(layer.weight)
+    x = torch.zeros(1, 1, 9, 9, dtype=torch.double)
+    x[..., 4, 4] = 1
+    reached = (layer(x) - layer(0 * x))[0, 0].detach()
+    for row, column in torch.cartesian_prod(torch.arange(9), torch.arange(9)).tolist():
+        down, across = abs(row - 4), abs(column - 4)
+        assert float(reached[row, column]) == float(down <= 2 and across <= 2 and (down + across) % 2 == 1)
+
+
+def test_the_jpeg_like_hyper_synthesis_is_one_affine_layer_of_stride_four() -> None:
+    (layer,) = transform = transforms.jpeg_like_hyper_synthesis(5, 12)
+    assert isinstance(layer, nn.ConvTranspose2d)
+    assert (transform.factor, layer.kernel_size, layer.stride) == (4, (6, 6), (4, 4))
+    assert transform(torch.rand(2, 5, 2, 3)).shape == (2, 12, 8, 12)
 
 
 def test_a_bottleneck_is_its_branch_and_the_skip() -> None:

@@ -1,6 +1,7 @@
-"""Multiply-accumulates per pixel and parameters of the transforms of a codec.
+"""Multiply-accumulates per pixel, parameters and wall time of the transforms of a codec.
 
-Nothing is computed but shapes: the transforms run on the meta device, so that counting needs neither time nor memory.
+For counts nothing is computed but shapes: the transforms run on the meta device, so that counting needs neither time
+nor memory.
 """
 
 from .counting import COUNTED as COUNTED
@@ -8,3 +9,4 @@ from .counting import Complexity as Complexity
 from .counting import TransformComplexity as TransformComplexity
 from .counting import count as count
 from .counting import count_transform as count_transform
+from .timing import time_transforms as time_transforms

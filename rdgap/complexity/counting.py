@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..ntc import MeanScaleHyperprior, NTCCodec
+from ..ntc import NTCCodec
 from ..ntc.layers import GDN
 from ..recipes import Recipe, build_codec
 
@@ -21,8 +21,9 @@ Shape: TypeAlias = torch.Size | tuple[int, ...]
 
 COUNTED = (
     "Multiply-accumulates (MAC) per image pixel of the convolutions: k^2 Cin Cout for each output position of a\n"
-    "convolution and for each input position of a transposed one. The channel mixing of GDN, channels^2 for each\n"
-    "position, is counted apart. Biases, activations, the densities and entropy coding are not counted."
+    "convolution and for each input position of a transposed one; masked kernels in full, what runs twice twice.\n"
+    "The channel mixing of GDN, channels^2 for each position, is counted apart. Biases, activations, the densities\n"
+    "and entropy coding are not counted."
 )
 """What the numbers mean, in words; printed by the command."""
 
@@ -51,7 +52,10 @@ class Complexity:
         analysis: Image to latents.
         synthesis: Latents to image.
         hyper_analysis: Latents to hyper latents; None without a hyperprior.
-        hyper_synthesis: Hyper latents to the parameters of the latents' prior; None without a hyperprior.
+        hyper_synthesis: Hyper latents to the parameters of the latents' prior, or to features from which a context
+            model makes them; None without a hyperprior.
+        context: The networks that predict latents, and correct them, from those decoded before; None where all are
+            decoded at once.
         density_parameters: Numbers that are trained in the deep factorized density.
     """
 
@@ -60,6 +64,7 @@ class Complexity:
     synthesis: TransformComplexity
     hyper_analysis: TransformComplexity | None
     hyper_synthesis: TransformComplexity | None
+    context: TransformComplexity | None
     density_parameters: int
 
     @property
@@ -70,14 +75,15 @@ class Complexity:
             "synthesis": self.synthesis,
             "hyper_analysis": self.hyper_analysis,
             "hyper_synthesis": self.hyper_synthesis,
+            "context": self.context,
         }
         return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def decoding_macs_per_pixel(self) -> float:
-        """MACs per pixel of what a decoder runs: synthesis and hyper synthesis, GDN not counted."""
-        hyper = self.hyper_synthesis.macs_per_pixel if self.hyper_synthesis else 0.0
-        return self.synthesis.macs_per_pixel + hyper
+        """MACs per pixel of what a decoder runs: synthesis, hyper synthesis and context model, GDN not counted."""
+        parts = (self.synthesis, self.hyper_synthesis, self.context)
+        return sum(part.macs_per_pixel for part in parts if part is not None)
 
     @property
     def parameters(self) -> int:
@@ -120,22 +126,29 @@ def count(codec: NTCCodec | Recipe) -> Complexity:
             f"`codec` must be an NTCCodec or a Recipe, got {type(codec).__name__}; "
             "count the modules of other codecs by `count_transform`."
         )
-    image = (1, 3, codec.factor, codec.factor)
+    codec = copy.deepcopy(codec).to("meta")
     num_pixels = codec.factor**2
-    analysis, latents = _run(codec.analysis, image, num_pixels)
-    synthesis, _ = _run(codec.synthesis, latents, num_pixels)
-    hyper_analysis, hyper_synthesis = None, None
-    if isinstance(codec.prior, MeanScaleHyperprior):
-        hyper_analysis, hyper_latents = _run(codec.prior.hyper_analysis, latents, num_pixels)
-        hyper_synthesis, _ = _run(codec.prior.hyper_synthesis, hyper_latents, num_pixels)
+    meters = {name: _Meter(transform) for name, transform in transforms_of(codec).items()}
+    with torch.no_grad():
+        latents = codec.infer(torch.empty((1, 3, codec.factor, codec.factor), device="meta"))
+        _, for_synthesis = codec.prior.walk(latents[0], lambda step: step.mean)
+        codec.synthesis(for_synthesis)
     return Complexity(
         name=codec.name,
-        analysis=analysis,
-        synthesis=synthesis,
-        hyper_analysis=hyper_analysis,
-        hyper_synthesis=hyper_synthesis,
+        analysis=meters["analysis"].read(num_pixels),
+        synthesis=meters["synthesis"].read(num_pixels),
+        **{
+            name: meters[name].read(num_pixels) if name in meters else None
+            for name in ("hyper_analysis", "hyper_synthesis", "context")
+        },
         density_parameters=_num_parameters(codec.prior.density),
     )
+
+
+def transforms_of(codec: NTCCodec) -> dict[str, nn.Module]:
+    """Return the parts of a codec that are counted and timed, by name."""
+    of_prior = {name: part for name, part in codec.prior.named_children() if name != "density"}
+    return {"analysis": codec.analysis, "synthesis": codec.synthesis, **of_prior}
 
 
 def count_transform(transform: nn.Module, input_shape: Shape, *, num_pixels: int) -> TransformComplexity:
@@ -157,40 +170,45 @@ def count_transform(transform: nn.Module, input_shape: Shape, *, num_pixels: int
         >>> count_transform(nn.ConvTranspose2d(320, 3, 18, 16), (1, 320, 4, 4), num_pixels=64 * 64).macs_per_pixel
         1215.0
     """
-    return _run(transform, input_shape, num_pixels)[0]
-
-
-def _run(transform: nn.Module, input_shape: Shape, num_pixels: int) -> tuple[TransformComplexity, torch.Size]:
-    """Return the complexity of a transform and the shape of its output."""
     transform = copy.deepcopy(transform).to("meta")
-    macs = {"convolutions": 0, "gdn": 0}
+    meter = _Meter(transform)
+    with torch.no_grad():
+        transform(torch.empty(input_shape, device="meta"))
+    return meter.read(num_pixels)
 
-    def hook(kind: str, count_layer: Callable[[nn.Module, Tensor, Tensor], int]) -> Callable[..., None]:
+
+class _Meter:
+    """Adds up the multiply-accumulates of a transform whenever it runs; to be put on a copy, whose hooks stay."""
+
+    def __init__(self, transform: nn.Module) -> None:
+        self._transform = transform
+        self._macs = {"convolutions": 0, "gdn": 0}
+        for layer in transform.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.register_forward_hook(self._hook("convolutions", _conv_macs))
+            elif isinstance(layer, nn.ConvTranspose2d):
+                layer.register_forward_hook(self._hook("convolutions", _transposed_conv_macs))
+            elif isinstance(layer, GDN):
+                layer.register_forward_hook(self._hook("gdn", _gdn_macs))
+            elif any(parameter.ndim > 1 for parameter in layer.parameters(recurse=False)):
+                raise ValueError(
+                    "the weights of a transform must be those of Conv2d, ConvTranspose2d and GDN layers, "
+                    f"got a {type(layer).__name__}."
+                )
+
+    def read(self, num_pixels: int) -> TransformComplexity:
+        """Return what has run so far, on an image of `num_pixels`."""
+        return TransformComplexity(
+            macs_per_pixel=self._macs["convolutions"] / num_pixels,
+            gdn_macs_per_pixel=self._macs["gdn"] / num_pixels,
+            parameters=_num_parameters(self._transform),
+        )
+
+    def _hook(self, kind: str, count_layer: Callable[[nn.Module, Tensor, Tensor], int]) -> Callable[..., None]:
         def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            macs[kind] += count_layer(layer, inputs[0], output)
+            self._macs[kind] += count_layer(layer, inputs[0], output)
 
         return add
-
-    for layer in transform.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.register_forward_hook(hook("convolutions", _conv_macs))
-        elif isinstance(layer, nn.ConvTranspose2d):
-            layer.register_forward_hook(hook("convolutions", _transposed_conv_macs))
-        elif isinstance(layer, GDN):
-            layer.register_forward_hook(hook("gdn", _gdn_macs))
-        elif any(parameter.ndim > 1 for parameter in layer.parameters(recurse=False)):
-            raise ValueError(
-                "the weights of a transform must be those of Conv2d, ConvTranspose2d and GDN layers, "
-                f"got a {type(layer).__name__}."
-            )
-    with torch.no_grad():
-        output: Tensor = transform(torch.empty(input_shape, device="meta"))
-    complexity = TransformComplexity(
-        macs_per_pixel=macs["convolutions"] / num_pixels,
-        gdn_macs_per_pixel=macs["gdn"] / num_pixels,
-        parameters=_num_parameters(transform),
-    )
-    return complexity, output.shape
 
 
 def _conv_macs(layer: nn.Module, _: Tensor, output: Tensor) -> int:

@@ -1,0 +1,209 @@
+"""Images to bytes and back by a codec of `rdgap.ntc`."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..images import to_8bit
+from ..ntc.codec import NTCCodec
+from ..ntc.priors import CodingStep, Prior
+from .bitstream import IDENTITY_BYTES, LARGEST_IMAGE_PIXELS, BitstreamError, check_size, pack, padded_pixels, unpack
+from .entropy import LARGEST_SYMBOL, Integers, SymbolReader, SymbolWriter
+from .fixed_point import in_fixed_point, with_children
+from .tables import ExactDensity, gaussian_tables, scale_thresholds
+
+
+class Coder:
+    """A codec made ready to write and read bitstreams.
+
+    Why decoding is exact. The latents that the synthesis sees are `mean + symbol`, `symbol` an integer from the
+    payload and `mean` the result of networks. Encoder and decoder both take the prior's own walk (`Prior.walk`) through
+    a copy of it in fixed point (`fixed_point`), float64, where every mean is a multiple of 2^-12 and the same on every
+    machine, device and number of threads; the encoder rounds about these means and feeds `mean + symbol` back. Scales
+    are only looked at through thresholds that none can come near (`tables.scale_thresholds`), and all probabilities are
+    integers from correctly rounded arithmetic (`elementary`). So symbols and latents are exact everywhere. What remains
+    floating point is the analysis, which the decoder never runs, and the synthesis: its pixels are equal bit for bit on
+    one machine, and elsewhere up to the rounding of the convolutions.
+
+    Making one takes a fraction of a second; later changes of the codec's weights are not seen.
+
+    Args:
+        codec: Any codec of `rdgap.ntc`, on the CPU or a GPU.
+
+    Raises:
+        ValueError: If a layer of the prior cannot be evaluated in fixed point.
+    """
+
+    def __init__(self, codec: NTCCodec) -> None:
+        self.codec = codec
+        about_medians = codec.quantization == "noise"
+        self.density = ExactDensity(codec.prior.density, about_medians=about_medians)
+        self.prior = _exact(codec.prior)
+        self.identity = _identity(codec)
+        self._device = next(codec.parameters()).device
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> bytes:
+        """Return the bitstream of an image, (3, height, width) in [0, 1], of any size from 1 x 1 up.
+
+        Raises:
+            ValueError: If the image has another shape, is not finite or is too large.
+            RuntimeError: If the latents are not finite.
+        """
+        return self.encode_with_latents(image)[0]
+
+    @torch.no_grad()
+    def encode_with_latents(self, image: Tensor) -> tuple[bytes, Tensor]:
+        """Return the bitstream and the very latents, float64, that the decoder's synthesis will see; errors as `encode`."""
+        self._check(image)
+        with torch.autocast(self._device.type, enabled=False):
+            latents = self.codec.infer(image[None].to(self._device))
+            if not all(torch.isfinite(latent).all() for latent in latents):
+                raise RuntimeError("the latents must be finite, got NaN or infinity.")
+            writer = SymbolWriter()
+            first, *rest = (latent.double() for latent in latents)
+            offset = self._offset()
+            symbols = _nearest(first - offset)
+            writer.write(_to_numpy(symbols), self._channels(symbols), self.density.tables)
+
+            def write(step: CodingStep) -> Tensor:
+                symbols = _nearest(rest[0][:, step.channels] - step.mean)
+                writer.write(_to_numpy(symbols[..., step.mask]), _table_of(step), gaussian_tables())
+                return step.mean + symbols
+
+            _, y = self.prior.walk(symbols + offset, write)
+        height, width = image.shape[-2:]
+        stream = pack(
+            writer.payload(),
+            model=self.codec.name,
+            lmbda=self.codec.lmbda,
+            identity=self.identity,
+            height=height,
+            width=width,
+            factor=self.codec.factor,
+        )
+        return stream, y
+
+    @torch.no_grad()
+    def decode(self, stream: bytes) -> Tensor:
+        """Return the image of a bitstream, (3, height, width) in [0, 1], rounded to 8 bit.
+
+        Raises:
+            BitstreamError: If the stream is damaged, of another model, or asks for too large an image. A stream that
+                was made up, checksum and all, gives that error or some image.
+        """
+        header, payload = unpack(stream)
+        if header.identity != self.identity:
+            raise BitstreamError(
+                f"the bitstream was written by {header.model or 'a model'} at lmbda {header.lmbda:g} with other weights "
+                f"({header.identity.hex()}) than this {self.codec.name or 'model'}'s ({self.identity.hex()})."
+            )
+        check_size(header, self.codec.factor)
+        with torch.autocast(self._device.type, enabled=False):
+            y = self._read_latents(payload, header.height, header.width)
+            image = self.synthesize(y, header.height, header.width)
+        if not torch.isfinite(image).all():
+            raise BitstreamError("the bitstream must decode to finite pixels, got NaN or infinity.")
+        return image
+
+    def synthesize(self, y: Tensor, height: int, width: int) -> Tensor:
+        """Return the 8-bit image, (3, height, width), of what the synthesis sees."""
+        y = y.to(self._device, torch.float32).contiguous(memory_format=torch.channels_last)
+        return to_8bit(self.codec.synthesis(y)[0, :, :height, :width] + 0.5).cpu()
+
+    def _read_latents(self, payload: bytes, height: int, width: int) -> Tensor:
+        reader = SymbolReader(payload)
+        factor = self.codec.factor
+        shape = (1, len(self.density.offset), -(-height // factor), -(-width // factor))
+        channels = self._channels(torch.empty(shape, device="meta"))
+
+        def read(step: CodingStep) -> Tensor:
+            symbols = torch.zeros_like(step.mean)
+            number = reader.read(_table_of(step), gaussian_tables())
+            symbols[..., step.mask] = self._to_tensor(number).view_as(symbols[..., step.mask])
+            return step.mean + symbols
+
+        try:
+            symbols = self._to_tensor(reader.read(channels, self.density.tables)).view(shape)
+            return self.prior.walk(symbols + self._offset(), read)[1]
+        except ValueError as error:
+            raise BitstreamError(str(error)) from error
+
+    def _offset(self) -> Tensor:
+        return torch.from_numpy(self.density.offset).to(self._device)[:, None, None]
+
+    def _channels(self, symbols: Tensor) -> Integers:
+        """Return the channel of each entry, flat."""
+        return np.repeat(np.arange(symbols.shape[1]), symbols.shape[2] * symbols.shape[3])
+
+    def _to_tensor(self, symbols: Integers) -> Tensor:
+        return torch.from_numpy(symbols).to(self._device, torch.float64)
+
+    def _check(self, image: Tensor) -> None:
+        if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+            raise ValueError(f"`image` must be (3, height, width), got {tuple(image.shape)}.")
+        if not torch.isfinite(image).all():
+            raise ValueError("`image` must be finite, got NaN or infinity.")
+        pixels = padded_pixels(image.shape[1], image.shape[2], self.codec.factor)
+        if pixels > LARGEST_IMAGE_PIXELS:
+            raise ValueError(
+                f"an image must have at most {LARGEST_IMAGE_PIXELS} pixels with its padding to be coded, got {pixels}."
+            )
+
+
+def encode(model: NTCCodec, image: Tensor) -> bytes:
+    """Return the bitstream of an image, (3, height, width) in [0, 1]; for several images make one `Coder`.
+
+    Raises:
+        ValueError: If the image has another shape, is not finite or is too large.
+    """
+    return Coder(model).encode(image)
+
+
+def decode(model: NTCCodec, stream: bytes) -> Tensor:
+    """Return the image of a bitstream, (3, height, width) in [0, 1]; for several streams make one `Coder`.
+
+    Raises:
+        BitstreamError: If the stream is damaged, of another model, or asks for too large an image.
+    """
+    return Coder(model).decode(stream)
+
+
+def _exact(prior: Prior) -> Prior:
+    """Return a copy of the prior whose walk is exact."""
+    walked = {
+        name: in_fixed_point(child)
+        for name, child in prior.named_children()
+        if name not in ("density", "hyper_analysis")  # no walk goes there
+    }
+    exact = with_children(prior, walked)
+    assert isinstance(exact, Prior)
+    return exact
+
+
+def _nearest(x: Tensor) -> Tensor:
+    return torch.round(x).clamp(-LARGEST_SYMBOL, LARGEST_SYMBOL)
+
+
+def _to_numpy(symbols: Tensor) -> Integers:
+    return symbols.flatten().cpu().numpy().astype(np.int64)
+
+
+def _table_of(step: CodingStep) -> Integers:
+    thresholds = torch.from_numpy(scale_thresholds()).to(step.scale.device)
+    return torch.bucketize(step.scale[..., step.mask].flatten(), thresholds).cpu().numpy()
+
+
+def _identity(codec: NTCCodec) -> bytes:
+    """Return a hash of all that decoding depends on: the weights and where the lattice lies."""
+    digest = hashlib.sha256(codec.quantization.encode())
+    for name, weight in sorted(codec.state_dict().items()):
+        array = weight.detach().float().cpu().contiguous().numpy().astype("<f4")
+        digest.update(f"{name} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.digest()[:IDENTITY_BYTES]

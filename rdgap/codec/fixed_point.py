@@ -1,0 +1,168 @@
+"""Networks that have the same result on every machine, whatever the order of summation.
+
+A decoder must arrive at the very means and scales that the encoder had, and the last digits of a floating-point
+network depend on the device, the library and the number of threads. Here the weights are whole multiples of a power of
+two, activations are rounded to multiples of `2^-FRACTION_BITS` before each convolution and after it, and everything is
+scaled so that no sum of products can reach 2^53: the integers below that are exact in float64, hence so is each partial
+sum, and any order, blocking, fused operation or device gives the same number.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from . import elementary
+
+FRACTION_BITS = 12
+"""Activations, means and raw scales are multiples of `2^-FRACTION_BITS`."""
+
+_ACTIVATION_BITS = 25  # of an activation as an integer: between -8192 and 8192, where it saturates
+_SUM_BITS = 52  # one less than float64 holds, because rounding adds half a unit
+_LEAST_WEIGHT_BITS = 10
+_BLOCK_ENTRIES = 2**22  # of the matrix of patches, 32 MB
+
+
+class FixedPointConvolution(nn.Module):
+    """A convolution, or a transposed one, in integers; maps multiples of `2^-FRACTION_BITS` to such.
+
+    A transposed convolution of stride s is a convolution to s^2 times the channels, one set for each phase, whose
+    outputs are then interleaved.
+
+    Raises:
+        ValueError: If the convolution is of a kind that the priors do not use, or its weights are too large.
+    """
+
+    def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
+        super().__init__()
+        weight = convolution.weight.detach().double()
+        bias = torch.zeros(convolution.out_channels) if convolution.bias is None else convolution.bias.detach()
+        bias = bias.double().to(weight.device)
+        self.stride = 1
+        if isinstance(convolution, nn.ConvTranspose2d):
+            self.stride = convolution.stride[0]
+            weight, self.before, self.after = _as_convolution(convolution, weight)
+            bias = bias.repeat_interleave(self.stride**2)
+        else:
+            _check_kind(convolution, stride=1)
+            padding = convolution.padding
+            assert isinstance(padding, tuple)
+            self.before, self.after = padding[0], convolution.kernel_size[0] - 1 - padding[0]
+        self.kernel = weight.shape[-1]
+        weight = weight.permute(0, 2, 3, 1).flatten(1)  # (outputs, kernel^2 * inputs)
+        self.weight_bits = _weight_bits(weight, bias)
+        self.register_buffer("weight", torch.round(weight * 2.0**self.weight_bits))
+        self.register_buffer("bias", torch.round(bias * 2.0 ** (self.weight_bits + FRACTION_BITS))[:, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, channels, height, width), float64."""
+        limit = 2.0**_ACTIVATION_BITS
+        integers = _rounded(x * 2.0**FRACTION_BITS).clamp(-limit, limit)
+        padded = functional.pad(integers, (self.before, self.after) * 2)
+        sums = torch.stack([self._sums(image, x.shape[-2], x.shape[-1]) for image in padded])
+        y = _rounded((sums + self.bias).mul_(2.0**-self.weight_bits)).mul_(2.0**-FRACTION_BITS)
+        return functional.pixel_shuffle(y.unflatten(2, x.shape[-2:]), self.stride)
+
+    def _sums(self, padded: Tensor, height: int, width: int) -> Tensor:
+        """Return (outputs, height * width): one matrix product for each block of rows, which bounds the memory."""
+        rows = max(1, _BLOCK_ENTRIES // (self.weight.shape[1] * width))
+        return torch.cat(
+            [self.weight @ self._patches(padded, top, min(rows, height - top), width) for top in range(0, height, rows)],
+            dim=1,
+        )
+
+    def _patches(self, padded: Tensor, top: int, rows: int, width: int) -> Tensor:
+        taps = [(dy, dx) for dy in range(self.kernel) for dx in range(self.kernel)]
+        return torch.stack([padded[:, top + dy : top + dy + rows, dx : dx + width] for dy, dx in taps]).view(
+            len(taps) * len(padded), rows * width
+        )
+
+
+def _as_convolution(convolution: nn.ConvTranspose2d, weight: Tensor) -> tuple[Tensor, int, int]:
+    """Return the kernel, (outputs * stride^2, inputs, taps, taps), and the padding before and after.
+
+    Output `s q + r` of a transposed convolution with padding p sums `x[q + d] w[r + p - s d]` over all d for which the
+    kernel has that entry.
+    """
+    stride, padding, size = convolution.stride[0], convolution.padding[0], convolution.kernel_size[0]
+    _check_kind(convolution, stride=stride)
+    if convolution.output_padding[0] != stride + 2 * padding - size:
+        raise ValueError("a transposed convolution must multiply height and width by its stride to be coded with.")
+    first, last = -((size - 1 - padding) // stride), (stride - 1 + padding) // stride
+    inputs, outputs = weight.shape[:2]
+    phases = weight.new_zeros(outputs, stride, stride, inputs, last - first + 1, last - first + 1)
+    places = [
+        (phase, shift - first, phase + padding - stride * shift)
+        for phase in range(stride)
+        for shift in range(first, last + 1)
+        if 0 <= phase + padding - stride * shift < size
+    ]
+    for row, down, y in places:
+        for column, right, x in places:
+            phases[:, row, column, :, down, right] = weight[:, :, y, x].T
+    return phases.flatten(0, 2), -first, last
+
+
+def _check_kind(convolution: nn.Conv2d | nn.ConvTranspose2d, stride: int) -> None:
+    square = len(set(convolution.kernel_size)) == 1 and len(set(convolution.padding)) == 1
+    plain = convolution.groups == 1 and set(convolution.dilation) == {1} and convolution.padding_mode == "zeros"
+    if not (square and plain and set(convolution.stride) == {stride}):
+        raise ValueError(f"only plain square convolutions can be evaluated in fixed point, got {convolution}.")
+
+
+def _weight_bits(weight: Tensor, bias: Tensor) -> int:
+    """Return the most fractional bits of the weights at which no sum can reach 2^52."""
+    # Sums of whole multiples of 2^-16, rounded up, are exact as well: the answer is the same everywhere.
+    weights = torch.ceil(weight.abs() * 2.0**16).sum(1) * 2.0 ** (_ACTIVATION_BITS - 16)
+    largest = float((weights + bias.abs() * 2.0**FRACTION_BITS).max())
+    rounding = 0.5 * weight.shape[1] * 2.0**_ACTIVATION_BITS + 1.0  # adds at most half a unit to each weight and bias
+    bits = math.frexp((2.0**_SUM_BITS - rounding) / max(largest, 1.0))[1] - 1
+    if not bits >= _LEAST_WEIGHT_BITS:
+        raise ValueError("the weights of the prior are too large, or not finite, to code with in fixed point.")
+    return bits
+
+
+def _rounded(x: Tensor) -> Tensor:
+    return torch.floor(x + 0.5)
+
+
+class FixedPointTanh(nn.Module):
+    """Hyperbolic tangent with the same result everywhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a float64 tensor entry by entry."""
+        return torch.from_numpy(elementary.tanh(x.cpu().numpy())).to(x.device)
+
+
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+_EXACT_AS_THEY_ARE = (nn.ReLU, nn.LeakyReLU, nn.Identity)  # at most one operation for each entry
+
+
+def in_fixed_point(network: nn.Module) -> nn.Module:
+    """Return a copy of a network whose convolutions are in fixed point, for float64 inputs.
+
+    Raises:
+        ValueError: If a layer cannot be evaluated in fixed point.
+    """
+    if isinstance(network, _CONVOLUTIONS) and type(network) in _CONVOLUTIONS:
+        return FixedPointConvolution(network)
+    if isinstance(network, nn.Tanh):
+        return FixedPointTanh()
+    if isinstance(network, _EXACT_AS_THEY_ARE):
+        return network
+    children = dict(network.named_children())
+    if not children or any(True for _ in network.parameters(recurse=False)):
+        raise ValueError(f"a {type(network).__name__} cannot be evaluated in fixed point.")
+    return with_children(network, {name: in_fixed_point(child) for name, child in children.items()})
+
+
+def with_children(network: nn.Module, children: Mapping[str, nn.Module]) -> nn.Module:
+    """Return a shallow copy of a network with other modules in it."""
+    twin = copy.copy(network)
+    twin._modules = {**network._modules, **children}
+    return twin

@@ -9,8 +9,8 @@
     1-4 bytes each: height, width and length of the payload, seven bits per byte, least first
     payload
 
-Numbers are little-endian. A payload has at least one byte for every 4096 pixels, if need be by zeros at its end, so that
-a short stream cannot ask for a large image.
+Numbers are little-endian. A payload has at least one byte for every 4096 pixels, if need be by zeros at its end, so
+that a short stream cannot ask for a large image.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ def padded_pixels(height: int, width: int, factor: int) -> int:
     return (height + -height % factor) * (width + -width % factor)
 
 
-def pack(
-    payload: bytes, *, model: str, lmbda: float, identity: bytes, height: int, width: int, factor: int
-) -> bytes:
+def pack(payload: bytes, *, model: str, lmbda: float, identity: bytes, height: int, width: int, factor: int) -> bytes:
     """Return the stream of a payload.
 
     Args:
@@ -117,9 +115,7 @@ def unpack(stream: bytes) -> tuple[Header, bytes]:
     height, width, payload_bytes = numbers
     if payload_bytes != len(stream) - place:
         raise BitstreamError(f"the payload must have the {payload_bytes} bytes announced, got {len(stream) - place}.")
-    header = Header(
-        model=name, lmbda=lmbda, identity=identity, height=height, width=width, payload_bytes=payload_bytes
-    )
+    header = Header(model=name, lmbda=lmbda, identity=identity, height=height, width=width, payload_bytes=payload_bytes)
     return header, stream[place:]
 
 

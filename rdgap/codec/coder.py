@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from ..ntc.priors import CodingStep, Prior
 from .bitstream import IDENTITY_BYTES, LARGEST_IMAGE_PIXELS, BitstreamError, check_size, pack, padded_pixels, unpack
 from .entropy import LARGEST_SYMBOL, Integers, SymbolReader, SymbolWriter
 from .fixed_point import in_fixed_point, with_children
-from .tables import ExactDensity, gaussian_tables, scale_thresholds
+from .tables import ExactDensity, gaussian_tables, scale_index
 
 
 class Coder:
@@ -25,7 +24,7 @@ class Coder:
     payload and `mean` the result of networks. Encoder and decoder both take the prior's own walk (`Prior.walk`) through
     a copy of it in fixed point (`fixed_point`), float64, where every mean is a multiple of 2^-12 and the same on every
     machine, device and number of threads; the encoder rounds about these means and feeds `mean + symbol` back. Scales
-    are only looked at through thresholds that none can come near (`tables.scale_thresholds`), and all probabilities are
+    are only compared with thresholds that none can come near (`tables.scale_index`), and all probabilities are
     integers from correctly rounded arithmetic (`elementary`). So symbols and latents are exact everywhere. What remains
     floating point is the analysis, which the decoder never runs, and the synthesis: its pixels are equal bit for bit on
     one machine, and elsewhere up to the rounding of the convolutions.
@@ -59,7 +58,7 @@ class Coder:
 
     @torch.no_grad()
     def encode_with_latents(self, image: Tensor) -> tuple[bytes, Tensor]:
-        """Return the bitstream and the very latents, float64, that the decoder's synthesis will see; errors as `encode`."""
+        """Return the bitstream and the latents, float64, that the decoder's synthesis will see; errors as `encode`."""
         self._check(image)
         with torch.autocast(self._device.type, enabled=False):
             latents = self.codec.infer(image[None].to(self._device))
@@ -100,8 +99,9 @@ class Coder:
         header, payload = unpack(stream)
         if header.identity != self.identity:
             raise BitstreamError(
-                f"the bitstream was written by {header.model or 'a model'} at lmbda {header.lmbda:g} with other weights "
-                f"({header.identity.hex()}) than this {self.codec.name or 'model'}'s ({self.identity.hex()})."
+                f"the model must have the weights that the bitstream was written with, {header.identity.hex()} of "
+                f"{_title(header.model, header.lmbda)}, got {self.identity.hex()} of "
+                f"{_title(self.codec.name, self.codec.lmbda)}."
             )
         check_size(header, self.codec.factor)
         with torch.autocast(self._device.type, enabled=False):
@@ -186,6 +186,10 @@ def _exact(prior: Prior) -> Prior:
     return exact
 
 
+def _title(name: str, lmbda: float) -> str:
+    return f"{name or 'a model without name'} at lmbda {lmbda:g}"
+
+
 def _nearest(x: Tensor) -> Tensor:
     return torch.round(x).clamp(-LARGEST_SYMBOL, LARGEST_SYMBOL)
 
@@ -195,8 +199,7 @@ def _to_numpy(symbols: Tensor) -> Integers:
 
 
 def _table_of(step: CodingStep) -> Integers:
-    thresholds = torch.from_numpy(scale_thresholds()).to(step.scale.device)
-    return torch.bucketize(step.scale[..., step.mask].flatten(), thresholds).cpu().numpy()
+    return _to_numpy(scale_index(step.scale[..., step.mask]))
 
 
 def _identity(codec: NTCCodec) -> bytes:

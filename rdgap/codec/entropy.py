@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-import constriction
 import numpy as np
+from constriction import stream  # pyright: ignore[reportAttributeAccessIssue]
 from numpy.typing import NDArray
 
 from .tables import Tables
@@ -17,15 +18,15 @@ LARGEST_SYMBOL = 2**30
 
 _WORD_BYTES = 4
 _CHUNK_BITS = 16
-_LENGTHS = constriction.stream.model.Uniform(2 + (2 * LARGEST_SYMBOL).bit_length())
-_CHUNKS = [constriction.stream.model.Uniform(2**bits) for bits in range(1, _CHUNK_BITS + 1)]
+_LENGTHS = stream.model.Uniform(2 + (2 * LARGEST_SYMBOL).bit_length())
+_CHUNKS = [stream.model.Uniform(2**bits) for bits in range(1, _CHUNK_BITS + 1)]
 
 
 class SymbolWriter:
     """Writes symbols into a payload."""
 
     def __init__(self) -> None:
-        self._coder = constriction.stream.queue.RangeEncoder()
+        self._coder = stream.queue.RangeEncoder()
 
     def write(self, symbols: Integers, table: Integers, tables: Tables) -> None:
         """Append symbols, each by the table of that number; both (number,).
@@ -65,7 +66,7 @@ class SymbolReader:
 
     def __init__(self, payload: bytes) -> None:
         words = np.frombuffer(payload + bytes(-len(payload) % _WORD_BYTES), "<u4")
-        self._coder = constriction.stream.queue.RangeDecoder(words.astype(np.uint32))
+        self._coder = stream.queue.RangeDecoder(words.astype(np.uint32))
 
     def read(self, table: Integers, tables: Tables) -> Integers:
         """Return the next symbols, each by the table of that number, (number,)."""
@@ -87,7 +88,7 @@ class SymbolReader:
             excess[places] |= self._decode(_CHUNKS[bits - 1], len(places)) << shift
         return np.where(excess % 2 == 1, highest + (excess + 1) // 2, lowest - excess // 2)
 
-    def _decode(self, model: constriction.stream.model.Model, number: int) -> Integers:
+    def _decode(self, model: Any, number: int) -> Integers:
         try:
             return self._coder.decode(model, number).astype(np.int64)
         except AssertionError as error:

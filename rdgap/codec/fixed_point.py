@@ -25,7 +25,7 @@ FRACTION_BITS = 12
 _ACTIVATION_BITS = 25  # of an activation as an integer: between -8192 and 8192, where it saturates
 _SUM_BITS = 52  # one less than float64 holds, because rounding adds half a unit
 _LEAST_WEIGHT_BITS = 10
-_BLOCK_ENTRIES = 2**22  # of the matrix of patches, 32 MB
+_BLOCK_ENTRIES = 2**20  # of the matrix of patches: 8 MB
 
 
 class FixedPointConvolution(nn.Module):
@@ -38,21 +38,21 @@ class FixedPointConvolution(nn.Module):
         ValueError: If the convolution is of a kind that the priors do not use, or its weights are too large.
     """
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
         super().__init__()
         weight = convolution.weight.detach().double()
-        bias = torch.zeros(convolution.out_channels) if convolution.bias is None else convolution.bias.detach()
-        bias = bias.double().to(weight.device)
+        bias = weight.new_zeros(convolution.out_channels) if convolution.bias is None else convolution.bias.double()
         self.stride = 1
         if isinstance(convolution, nn.ConvTranspose2d):
             self.stride = convolution.stride[0]
             weight, self.before, self.after = _as_convolution(convolution, weight)
             bias = bias.repeat_interleave(self.stride**2)
         else:
-            _check_kind(convolution, stride=1)
-            padding = convolution.padding
-            assert isinstance(padding, tuple)
-            self.before, self.after = padding[0], convolution.kernel_size[0] - 1 - padding[0]
+            self.before = _padding(convolution, stride=1)
+            self.after = convolution.kernel_size[0] - 1 - self.before
         self.kernel = weight.shape[-1]
         weight = weight.permute(0, 2, 3, 1).flatten(1)  # (outputs, kernel^2 * inputs)
         self.weight_bits = _weight_bits(weight, bias)
@@ -62,25 +62,24 @@ class FixedPointConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, channels, height, width), float64."""
         limit = 2.0**_ACTIVATION_BITS
-        integers = _rounded(x * 2.0**FRACTION_BITS).clamp(-limit, limit)
+        integers = _round_(x * 2.0**FRACTION_BITS).clamp_(-limit, limit)
         padded = functional.pad(integers, (self.before, self.after) * 2)
         sums = torch.stack([self._sums(image, x.shape[-2], x.shape[-1]) for image in padded])
-        y = _rounded((sums + self.bias).mul_(2.0**-self.weight_bits)).mul_(2.0**-FRACTION_BITS)
+        y = _round_(sums.add_(self.bias).mul_(2.0**-self.weight_bits)).mul_(2.0**-FRACTION_BITS)
         return functional.pixel_shuffle(y.unflatten(2, x.shape[-2:]), self.stride)
 
     def _sums(self, padded: Tensor, height: int, width: int) -> Tensor:
         """Return (outputs, height * width): one matrix product for each block of rows, which bounds the memory."""
-        rows = max(1, _BLOCK_ENTRIES // (self.weight.shape[1] * width))
-        return torch.cat(
-            [self.weight @ self._patches(padded, top, min(rows, height - top), width) for top in range(0, height, rows)],
-            dim=1,
-        )
-
-    def _patches(self, padded: Tensor, top: int, rows: int, width: int) -> Tensor:
         taps = [(dy, dx) for dy in range(self.kernel) for dx in range(self.kernel)]
-        return torch.stack([padded[:, top + dy : top + dy + rows, dx : dx + width] for dy, dx in taps]).view(
-            len(taps) * len(padded), rows * width
-        )
+        rows = min(height, max(1, _BLOCK_ENTRIES // (self.weight.shape[1] * width)))
+        sums = padded.new_empty(len(self.weight), height, width)
+        patches = padded.new_empty(len(taps), len(padded), rows, width)
+        for top in range(0, height, rows):
+            block = patches[:, :, : min(rows, height - top)]
+            for index, (dy, dx) in enumerate(taps):
+                block[index] = padded[:, top + dy : top + dy + block.shape[2], dx : dx + width]
+            sums[:, top : top + rows] = (self.weight @ block.flatten(0, 1).flatten(1)).view(len(sums), -1, width)
+        return sums.flatten(1)
 
 
 def _as_convolution(convolution: nn.ConvTranspose2d, weight: Tensor) -> tuple[Tensor, int, int]:
@@ -89,8 +88,8 @@ def _as_convolution(convolution: nn.ConvTranspose2d, weight: Tensor) -> tuple[Te
     Output `s q + r` of a transposed convolution with padding p sums `x[q + d] w[r + p - s d]` over all d for which the
     kernel has that entry.
     """
-    stride, padding, size = convolution.stride[0], convolution.padding[0], convolution.kernel_size[0]
-    _check_kind(convolution, stride=stride)
+    stride, size = convolution.stride[0], convolution.kernel_size[0]
+    padding = _padding(convolution, stride=stride)
     if convolution.output_padding[0] != stride + 2 * padding - size:
         raise ValueError("a transposed convolution must multiply height and width by its stride to be coded with.")
     first, last = -((size - 1 - padding) // stride), (stride - 1 + padding) // stride
@@ -108,11 +107,14 @@ def _as_convolution(convolution: nn.ConvTranspose2d, weight: Tensor) -> tuple[Te
     return phases.flatten(0, 2), -first, last
 
 
-def _check_kind(convolution: nn.Conv2d | nn.ConvTranspose2d, stride: int) -> None:
+def _padding(convolution: nn.Conv2d | nn.ConvTranspose2d, stride: int) -> int:
+    """Return the padding on each side, after a look at all else."""
+    padding = convolution.padding[0]
     square = len(set(convolution.kernel_size)) == 1 and len(set(convolution.padding)) == 1
     plain = convolution.groups == 1 and set(convolution.dilation) == {1} and convolution.padding_mode == "zeros"
-    if not (square and plain and set(convolution.stride) == {stride}):
+    if not (square and plain and isinstance(padding, int) and set(convolution.stride) == {stride}):
         raise ValueError(f"only plain square convolutions can be evaluated in fixed point, got {convolution}.")
+    return padding
 
 
 def _weight_bits(weight: Tensor, bias: Tensor) -> int:
@@ -127,8 +129,9 @@ def _weight_bits(weight: Tensor, bias: Tensor) -> int:
     return bits
 
 
-def _rounded(x: Tensor) -> Tensor:
-    return torch.floor(x + 0.5)
+def _round_(x: Tensor) -> Tensor:
+    """Round in place, halves upwards."""
+    return x.add_(0.5).floor_()
 
 
 class FixedPointTanh(nn.Module):

@@ -6,13 +6,15 @@ least one. What leaves the range is coded by `entropy` itself, so that nothing c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 
-import constriction
 import numpy as np
 import torch
+from constriction import stream  # pyright: ignore[reportAttributeAccessIssue]
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..ntc.priors import LARGEST_SCALE, SMALLEST_SCALE, DeepFactorized
 from . import elementary
@@ -22,8 +24,8 @@ from .fixed_point import FRACTION_BITS
 PROBABILITY_BITS = 24
 """Precision of the range coder's probabilities."""
 
-NUM_SCALES = 256
-"""Scales that Gaussians are coded with, spaced evenly in the logarithm, 3 % apart."""
+_SCALE_STEP = 125
+"""Logarithms of the scales of the tables differ by `125 * 2^-FRACTION_BITS`, 3 %; an odd number: see `scale_index`."""
 
 _TAIL_SCALES = 5.0
 _SMALLEST_TAIL = 2.0**-20
@@ -44,9 +46,7 @@ class Tables:
         self.counts = tuple(counts)
         # constriction scales what it is given to sum to 2^24 less one for each symbol, then adds one to each: for
         # whole numbers with just that sum, both are exact.
-        self.models = [
-            constriction.stream.model.Categorical((each - 1).astype(np.float64), perfect=False) for each in counts
-        ]
+        self.models = [stream.model.Categorical((each - 1).astype(np.float64), perfect=False) for each in counts]
 
 
 def _counts(probabilities: Array) -> NDArray[np.int64]:
@@ -66,7 +66,7 @@ def _counts(probabilities: Array) -> NDArray[np.int64]:
 @cache
 def gaussian_tables() -> Tables:
     """Return the tables of `N(0, scale^2)` convolved with the unit box, at the integers, for each of the scales."""
-    scales = elementary.exp(_log_scales())
+    scales = elementary.exp(np.array(_log_scales()) / 2.0**FRACTION_BITS)
     reach = np.ceil(_TAIL_SCALES * scales).astype(np.int64)
     counts = []
     for scale, most in zip(scales, reach, strict=True):
@@ -77,22 +77,23 @@ def gaussian_tables() -> Tables:
     return Tables(-reach, counts)
 
 
-def _log_scales() -> Array:
-    low, high = elementary.log(np.array([SMALLEST_SCALE, LARGEST_SCALE]))
-    return low + (high - low) * (np.arange(NUM_SCALES) / (NUM_SCALES - 1.0))
+def scale_index(scale: Tensor) -> Tensor:
+    """Return the number of the Gaussian table for each of the scales, float64.
 
-
-@cache
-def scale_thresholds() -> Array:
-    """Return the scales that separate the `NUM_SCALES` tables, (NUM_SCALES - 1,).
-
-    Scales are exponentials of multiples of `2^-FRACTION_BITS`. The thresholds lie midway between two of those: 1e-4
-    of a scale away from every possible one, where an exponential function errs by 1e-15. So it does not matter whose
-    exponential function made the scales.
+    Scales are exponentials of multiples of `2^-FRACTION_BITS`, limited to a range. The tables' own are so, too, and
+    because the step between them is odd, midways between tables are midway between two possible scales: 1e-4 of a
+    scale away from either, where exponential functions and logarithms err by 1e-15. So it does not matter whose
+    functions they are.
     """
-    log_scales = _log_scales()
-    grid = 2.0**FRACTION_BITS
-    return elementary.exp((np.floor((log_scales[1:] + log_scales[:-1]) / 2.0 * grid) + 0.5) / grid)
+    steps = (scale.log() * 2.0**FRACTION_BITS - _log_scales()[0]) / _SCALE_STEP
+    return torch.floor(steps + 0.5).clamp_(0, len(_log_scales()) - 1)
+
+
+def _log_scales() -> range:
+    """Return the logarithms of the scales that have tables, in units of `2^-FRACTION_BITS`."""
+    # Neither end is near a half, so any `math.log` rounds them alike.
+    smallest, largest = (round(math.log(scale) * 2**FRACTION_BITS) for scale in (SMALLEST_SCALE, LARGEST_SCALE))
+    return range(smallest, largest + _SCALE_STEP // 2, _SCALE_STEP)
 
 
 class ExactDensity:
@@ -104,7 +105,7 @@ class ExactDensity:
     """
 
     def __init__(self, density: DeepFactorized, *, about_medians: bool) -> None:
-        def array(parameter: torch.Tensor) -> Array:
+        def array(parameter: Tensor) -> Array:
             return parameter.detach().double().cpu().numpy()
 
         self._matrices = [elementary.softplus(array(matrix)) for matrix in density.matrices]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,7 +12,16 @@ from torch import Tensor
 from ..images import to_8bit
 from ..ntc.codec import NTCCodec
 from ..ntc.priors import CodingStep, Prior
-from .bitstream import IDENTITY_BYTES, LARGEST_IMAGE_PIXELS, BitstreamError, check_size, pack, padded_pixels, unpack
+from .bitstream import (
+    IDENTITY_BYTES,
+    LARGEST_IMAGE_PIXELS,
+    BitstreamError,
+    Header,
+    check_size,
+    pack,
+    padded_pixels,
+    unpack,
+)
 from .entropy import LARGEST_SYMBOL, Integers, SymbolReader, SymbolWriter
 from .fixed_point import in_fixed_point, with_children
 from .tables import ExactDensity, gaussian_tables, scale_index
@@ -68,14 +78,14 @@ class Coder:
             first, *rest = (latent.double() for latent in latents)
             offset = self._offset()
             symbols = _nearest(first - offset)
-            writer.write(_to_numpy(symbols), self._channels(symbols), self.density.tables)
+            writer.write(_to_numpy(symbols), _channels(symbols.shape), self.density.tables)
 
-            def write(step: CodingStep) -> Tensor:
+            def visit(step: CodingStep) -> Tensor:
                 symbols = _nearest(rest[0][:, step.channels] - step.mean)
                 writer.write(_to_numpy(symbols[..., step.mask]), _table_of(step), gaussian_tables())
                 return step.mean + symbols
 
-            _, y = self.prior.walk(symbols + offset, write)
+            _, y = self.prior.walk(symbols + offset, visit)
         height, width = image.shape[-2:]
         stream = pack(
             writer.payload(),
@@ -103,43 +113,38 @@ class Coder:
                 f"{_title(header.model, header.lmbda)}, got {self.identity.hex()} of "
                 f"{_title(self.codec.name, self.codec.lmbda)}."
             )
-        check_size(header, self.codec.factor)
-        with torch.autocast(self._device.type, enabled=False):
-            y = self._read_latents(payload, header.height, header.width)
-            image = self.synthesize(y, header.height, header.width)
+        image = self.synthesize(self.read_latents(payload, header), header.height, header.width)
         if not torch.isfinite(image).all():
             raise BitstreamError("the bitstream must decode to finite pixels, got NaN or infinity.")
         return image
 
+    @torch.no_grad()
     def synthesize(self, y: Tensor, height: int, width: int) -> Tensor:
         """Return the 8-bit image, (3, height, width), of what the synthesis sees."""
         y = y.to(self._device, torch.float32).contiguous(memory_format=torch.channels_last)
-        return to_8bit(self.codec.synthesis(y)[0, :, :height, :width] + 0.5).cpu()
+        with torch.autocast(self._device.type, enabled=False):
+            return to_8bit(self.codec.synthesis(y)[0, :, :height, :width] + 0.5).cpu()
 
-    def _read_latents(self, payload: bytes, height: int, width: int) -> Tensor:
+    @torch.no_grad()
+    def read_latents(self, payload: bytes, header: Header) -> Tensor:
+        """Return the latents, float64, that the encoder's `encode_with_latents` gave; errors as `decode`."""
+        check_size(header, self.codec.factor)
         reader = SymbolReader(payload)
         factor = self.codec.factor
-        shape = (1, len(self.density.offset), -(-height // factor), -(-width // factor))
-        channels = self._channels(torch.empty(shape, device="meta"))
+        shape = (1, len(self.density.offset), -(-header.height // factor), -(-header.width // factor))
 
-        def read(step: CodingStep) -> Tensor:
+        def visit(step: CodingStep) -> Tensor:
             symbols = torch.zeros_like(step.mean)
-            number = reader.read(_table_of(step), gaussian_tables())
-            symbols[..., step.mask] = self._to_tensor(number).view_as(symbols[..., step.mask])
+            read = reader.read(_table_of(step), gaussian_tables())
+            symbols[..., step.mask] = self._to_tensor(read).view_as(symbols[..., step.mask])
             return step.mean + symbols
 
-        try:
-            symbols = self._to_tensor(reader.read(channels, self.density.tables)).view(shape)
-            return self.prior.walk(symbols + self._offset(), read)[1]
-        except ValueError as error:
-            raise BitstreamError(str(error)) from error
+        with torch.autocast(self._device.type, enabled=False):
+            symbols = self._to_tensor(reader.read(_channels(shape), self.density.tables)).view(shape)
+            return self.prior.walk(symbols + self._offset(), visit)[1]
 
     def _offset(self) -> Tensor:
         return torch.from_numpy(self.density.offset).to(self._device)[:, None, None]
-
-    def _channels(self, symbols: Tensor) -> Integers:
-        """Return the channel of each entry, flat."""
-        return np.repeat(np.arange(symbols.shape[1]), symbols.shape[2] * symbols.shape[3])
 
     def _to_tensor(self, symbols: Integers) -> Tensor:
         return torch.from_numpy(symbols).to(self._device, torch.float64)
@@ -192,6 +197,11 @@ def _title(name: str, lmbda: float) -> str:
 
 def _nearest(x: Tensor) -> Tensor:
     return torch.round(x).clamp(-LARGEST_SYMBOL, LARGEST_SYMBOL)
+
+
+def _channels(shape: Sequence[int]) -> Integers:
+    """Return the channel of each entry of a (1, channels, height, width) tensor, flat."""
+    return np.repeat(np.arange(shape[1]), shape[2] * shape[3])
 
 
 def _to_numpy(symbols: Tensor) -> Integers:

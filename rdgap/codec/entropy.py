@@ -9,6 +9,7 @@ import numpy as np
 from constriction import stream  # pyright: ignore[reportAttributeAccessIssue]
 from numpy.typing import NDArray
 
+from .bitstream import BitstreamError
 from .tables import Tables
 
 Integers = NDArray[np.int64]
@@ -61,7 +62,7 @@ class SymbolWriter:
 class SymbolReader:
     """Reads symbols out of a payload, in the order in which they were written.
 
-    A payload that was not written so yields other symbols or, where the range coder notices, a ValueError.
+    A payload that was not written so yields other symbols or, where the range coder notices, a BitstreamError.
     """
 
     def __init__(self, payload: bytes) -> None:
@@ -92,7 +93,7 @@ class SymbolReader:
         try:
             return self._coder.decode(model, number).astype(np.int64)
         except AssertionError as error:
-            raise ValueError("the payload is not one that this model writes.") from error
+            raise BitstreamError("the payload is not one that this model writes.") from error
 
 
 def _runs(table: Integers) -> tuple[Integers, Iterator[tuple[int, slice]]]:

@@ -44,7 +44,9 @@ class FixedPointConvolution(nn.Module):
     def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
         super().__init__()
         weight = convolution.weight.detach().double()
-        bias = weight.new_zeros(convolution.out_channels) if convolution.bias is None else convolution.bias.double()
+        bias = weight.new_zeros(convolution.out_channels)
+        if convolution.bias is not None:
+            bias = convolution.bias.detach().double()
         self.stride = 1
         if isinstance(convolution, nn.ConvTranspose2d):
             self.stride = convolution.stride[0]

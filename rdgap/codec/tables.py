@@ -50,7 +50,7 @@ class Tables:
 
 
 def _counts(probabilities: Array) -> NDArray[np.int64]:
-    """Round probabilities of the symbols, the rest being the escape's, down to counts; the likeliest gets what is left.
+    """Round probabilities of the symbols, the rest being the escape's, to counts; the likeliest makes up the sum.
 
     Args:
         probabilities: (symbols,), sums to at most 1 up to rounding.
@@ -58,7 +58,7 @@ def _counts(probabilities: Array) -> NDArray[np.int64]:
     total = np.cumsum(probabilities)[-1]  # summed in this order, unlike `sum`
     with_escape = np.append(probabilities, max(0.0, 1.0 - total))
     free = 2**PROBABILITY_BITS - len(with_escape)
-    counts = np.floor(with_escape * (free * (1.0 - 2.0**-40))).astype(np.int64)
+    counts = np.rint(with_escape * float(free)).astype(np.int64)
     counts[np.argmax(counts)] += free - counts.sum()
     return counts + 1
 

@@ -10,13 +10,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
-from .ntc import transforms
-from .ntc.codec import NTCCodec
-from .ntc.priors import FactorizedPrior, MeanScaleHyperprior
+from .ntc import CharmPrior, ElicPrior, FactorizedPrior, MeanScaleHyperprior, NTCCodec, ScaleHyperprior, transforms
+from .ntc.priors import HyperSynthesis, Prior
 from .ntc.quantization import Quantization
 
 Positive = Annotated[int, Field(ge=1)]
-Pair = Annotated[tuple[Positive, Positive], Field(strict=False)]  # TOML has lists, no tuples
+# TOML has lists, no tuples
+Pair = Annotated[tuple[Positive, Positive], Field(strict=False)]
+Triple = Annotated[tuple[Positive, Positive, Positive], Field(strict=False)]
+Several = Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
 
 
 class _Strict(BaseModel):
@@ -39,13 +41,14 @@ class JPEGLike(_Strict):
 
 
 class TwoLayer(_Strict):
-    """Two transposed convolutions with inverse GDN between them."""
+    """Two transposed convolutions with an activation, inverse GDN in the paper, between them."""
 
     kind: Literal["two-layer"]
     channels: Positive
     kernels: Pair = (13, 5)
     strides: Pair = (8, 2)
     residual: bool
+    activation: transforms.Activation = "gdn"
 
 
 class Factorized(_Strict):
@@ -54,11 +57,41 @@ class Factorized(_Strict):
     kind: Literal["factorized"]
 
 
+class Scale(_Strict):
+    """Zero-mean hyperprior."""
+
+    kind: Literal["scale"]
+    width: Positive
+
+
 class MeanScale(_Strict):
     """Mean-scale hyperprior."""
 
     kind: Literal["mean-scale"]
     width: Positive
+    hyper_synthesis: HyperSynthesis = "minnen2018"
+
+
+class Charm(_Strict):
+    """Channel-wise autoregressive prior with latent residual prediction."""
+
+    kind: Literal["charm"]
+    slices: Positive
+    support: Positive
+    """How many slices, the first ones, later slices depend on."""
+    hyper_widths: Triple
+    widths: Pair
+    """Of the networks of each slice."""
+
+
+class Elic(_Strict):
+    """Unevenly grouped channels, each group in two halves of a checkerboard."""
+
+    kind: Literal["elic"]
+    width: Positive
+    groups: Several
+    context_widths: Pair
+    aggregation_widths: Pair
 
 
 class Training(_Strict):
@@ -91,8 +124,18 @@ class Recipe(_Strict):
     latent_channels: Positive
     analysis: Convolutional
     synthesis: Annotated[Convolutional | JPEGLike | TwoLayer, Field(discriminator="kind")]
-    prior: Annotated[Factorized | MeanScale, Field(discriminator="kind")]
+    prior: Annotated[Factorized | Scale | MeanScale | Charm | Elic, Field(discriminator="kind")]
     training: Training
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> Recipe:
+        if isinstance(self.prior, Charm) and self.latent_channels % self.prior.slices:
+            raise ValueError(f"the {self.latent_channels} latent channels must make {self.prior.slices} equal slices")
+        if isinstance(self.prior, Elic) and sum(self.prior.groups) != self.latent_channels:
+            raise ValueError(
+                f"the groups must add up to the {self.latent_channels} latent channels, got {list(self.prior.groups)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _factors_agree(self) -> Recipe:
@@ -122,6 +165,7 @@ _ANALYSES = {
 _SYNTHESES = {
     "balle2017": transforms.balle2017_synthesis,
     "minnen2018": transforms.minnen2018_synthesis,
+    "elic": transforms.elic_synthesis,
 }
 
 
@@ -170,8 +214,35 @@ def build_synthesis(recipe: Recipe) -> nn.Module:
             synthesis.kernels,
             synthesis.strides,
             residual=synthesis.residual,
+            activation=synthesis.activation,
         )
     return _SYNTHESES[synthesis.kind](synthesis.filters, recipe.latent_channels)
+
+
+def build_prior(recipe: Recipe) -> Prior:
+    """Build the prior alone, with random weights."""
+    channels, prior = recipe.latent_channels, recipe.prior
+    if isinstance(prior, Factorized):
+        return FactorizedPrior(channels)
+    if isinstance(prior, Scale):
+        return ScaleHyperprior(channels, prior.width)
+    if isinstance(prior, MeanScale):
+        return MeanScaleHyperprior(channels, prior.width, prior.hyper_synthesis)
+    if isinstance(prior, Charm):
+        return CharmPrior(
+            channels,
+            slices=prior.slices,
+            support=prior.support,
+            hyper_widths=prior.hyper_widths,
+            widths=prior.widths,
+        )
+    return ElicPrior(
+        channels,
+        prior.width,
+        groups=prior.groups,
+        context_widths=prior.context_widths,
+        aggregation_widths=prior.aggregation_widths,
+    )
 
 
 def build_codec(recipe: Recipe) -> NTCCodec:
@@ -180,15 +251,10 @@ def build_codec(recipe: Recipe) -> NTCCodec:
     The weights are drawn from torch's global generator; `rdgap.training` forks and seeds it.
     """
     analysis = _ANALYSES[recipe.analysis.kind](recipe.analysis.filters, recipe.latent_channels)
-    prior = (
-        FactorizedPrior(recipe.latent_channels)
-        if isinstance(recipe.prior, Factorized)
-        else MeanScaleHyperprior(recipe.latent_channels, recipe.prior.width)
-    )
     return NTCCodec(
         analysis=analysis,
         synthesis=build_synthesis(recipe),
-        prior=prior,
+        prior=build_prior(recipe),
         quantization=recipe.training.quantization,
         factor=analysis.factor,
         name=recipe.name,

@@ -170,9 +170,9 @@ def test_syntheses_multiply_by_sixteen(synthesis: transforms.Transform) -> None:
 
 
 def test_hyper_transforms_divide_and_multiply_by_four_and_return_means_and_scales() -> None:
-    z = transforms.hyper_analysis(6, 5)(torch.rand(2, 6, 8, 12))
+    z = transforms.hyper_analysis(6, (5, 5, 5))(torch.rand(2, 6, 8, 12))
     assert z.shape == (2, 5, 2, 3)
-    assert transforms.hyper_synthesis(6, 5)(z).shape == (2, 12, 8, 12)
+    assert transforms.hyper_synthesis((5, 5, 7, 12))(z).shape == (2, 12, 8, 12)
 
 
 @pytest.mark.parametrize("residual", [False, True])

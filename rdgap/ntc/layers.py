@@ -34,6 +34,27 @@ def up(in_channels: int, out_channels: int, kernel: int, stride: int, *, bias: b
     )
 
 
+class CheckerboardConv2d(nn.Conv2d):
+    """Convolution that sees only positions of the other color of a checkerboard (He et al. 2021).
+
+    The kernel, of odd size, is zero wherever the distances to its middle, down and across, add up to an even number.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
+        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (batch, in_channels, height, width) to (batch, out_channels, height, width)."""
+        kernel = self.weight * ~checkerboard(self.weight)
+        return functional.conv2d(input, kernel, self.bias, padding=self.kernel_size[0] // 2)
+
+
+def checkerboard(like: Tensor) -> Tensor:
+    """Return a mask of the last two dimensions of `like`, true where row and column add up to an even number."""
+    rows, columns = (torch.arange(size, device=like.device) for size in like.shape[-2:])
+    return (rows[:, None] + columns) % 2 == 0
+
+
 class LowerBound(torch.autograd.Function):
     """`max(x, bound)`, letting the gradient through where it points back inside.
 

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from torch.nn import functional
 from ..model import Latents
 from .layers import lower_bound
 from .quantization import Quantization, imitate, unit_noise
-from .transforms import Transform, hyper_analysis, hyper_synthesis
+from .transforms import Transform, hyper_analysis, hyper_synthesis, jpeg_like_hyper_synthesis
 
 SMALLEST_SCALE = 0.11
 LARGEST_SCALE = 256.0
@@ -242,6 +242,26 @@ class FactorizedPrior(Prior):
         return -self.log_prior((for_rate,)), for_synthesis
 
 
+class Reader(NamedTuple):
+    """Input channels of a layer that are channels of `y`."""
+
+    layer: nn.Conv2d
+    inputs: slice
+    channels: slice
+
+
+Quantity = Literal["mean", "log-scale", "correction"]
+
+
+class Head(NamedTuple):
+    """Output channels of a layer that say something about channels of `y`."""
+
+    layer: nn.Conv2d | nn.ConvTranspose2d
+    outputs: slice
+    channels: slice
+    quantity: Quantity
+
+
 class Hyperprior(Prior):
     """Prior `p(z) p(y | z)` of codecs with latents `(z, y)`, `y` Gaussian step by step."""
 
@@ -272,13 +292,61 @@ class Hyperprior(Prior):
         _, y_for_synthesis = self.walk(z_for_walk, quantize)
         return rate, y_for_synthesis
 
+    def readers(self) -> list[Reader]:
+        """Return the layers that `y` enters; all respond to its sign and size in proportion."""
+        first = self.hyper_analysis[0]
+        assert isinstance(first, nn.Conv2d)
+        return [Reader(first, slice(None), slice(None))]
 
-class MeanScaleHyperprior(Hyperprior):
-    """Prior `p(z) N(y; mean(z), scale(z)^2)` of codecs with latents `(z, y)` (Minnen et al. 2018)."""
+    @abstractmethod
+    def heads(self) -> list[Head]:
+        """Return the layers that means, logarithms of scales and corrections of `y` come from."""
+
+
+class ScaleHyperprior(Hyperprior):
+    """Prior `p(z) N(y; 0, scale(z)^2)` of codecs with latents `(z, y)` (Balle et al. 2018).
+
+    The hyper analysis sees magnitudes. The hyper synthesis ends in logarithms of scales instead of a ReLU.
+    """
 
     def __init__(self, latent_channels: int, width: int) -> None:
-        super().__init__(hyper_analysis(latent_channels, width), width)
-        self.hyper_synthesis = hyper_synthesis(latent_channels, width)
+        super().__init__(hyper_analysis(latent_channels, (width, width, width)), width)
+        self.hyper_synthesis = hyper_synthesis((width, width, width, latent_channels))
+
+    def infer(self, y: Tensor) -> Latents:
+        """Return `(z, y)` for the output of the analysis."""
+        return self.hyper_analysis(y.abs()).to(y.dtype), y
+
+    def walk(self, first: Tensor, visit: Visitor) -> tuple[Latents, Tensor]:
+        """Visit one step, all of `y`; the synthesis sees `y`."""
+        scale = bounded_scale(self.hyper_synthesis(first).to(first.dtype))
+        y = visit(_whole(torch.zeros_like(scale), scale))
+        return (first, y), y
+
+    def heads(self) -> list[Head]:
+        """Return the last layer of the hyper synthesis."""
+        return [Head(last_layer(self.hyper_synthesis), slice(None), slice(None), "log-scale")]
+
+
+HyperSynthesis = Literal["minnen2018", "jpeg-like"]
+
+
+class MeanScaleHyperprior(Hyperprior):
+    """Prior `p(z) N(y; mean(z), scale(z)^2)` of codecs with latents `(z, y)` (Minnen et al. 2018).
+
+    Args:
+        latent_channels: Of `y`.
+        width: Of the hyper transforms; the second layer of Minnen's hyper synthesis has half as many channels again.
+        synthesis: Minnen's three layers, or one transposed convolution.
+    """
+
+    def __init__(self, latent_channels: int, width: int, synthesis: HyperSynthesis = "minnen2018") -> None:
+        super().__init__(hyper_analysis(latent_channels, (width, width, width)), width)
+        self.hyper_synthesis = (
+            hyper_synthesis((width, width, width * 3 // 2, 2 * latent_channels))
+            if synthesis == "minnen2018"
+            else jpeg_like_hyper_synthesis(width, 2 * latent_channels)
+        )
 
     def parameters_of(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and scale of `y` given `z`, each shaped like `y`."""
@@ -287,13 +355,36 @@ class MeanScaleHyperprior(Hyperprior):
 
     def walk(self, first: Tensor, visit: Visitor) -> tuple[Latents, Tensor]:
         """Visit one step, all of `y`; the synthesis sees `y`."""
-        mean, scale = self.parameters_of(first)
-        mask = torch.ones(mean.shape[-2:], dtype=torch.bool, device=mean.device)
-        y = visit(CodingStep(channels=slice(0, mean.shape[1]), mask=mask, mean=mean, scale=scale))
+        y = visit(_whole(*self.parameters_of(first)))
         return (first, y), y
+
+    def heads(self) -> list[Head]:
+        """Return both halves of the last layer of the hyper synthesis."""
+        last = last_layer(self.hyper_synthesis)
+        half = last.out_channels // 2
+        return [
+            Head(last, slice(0, half), slice(None), "mean"),
+            Head(last, slice(half, 2 * half), slice(None), "log-scale"),
+        ]
 
 
 def bounded_scale(raw: Tensor) -> Tensor:
     """Return scales from their logarithms, between 0.11 and 256, the ends of the literature's scale table."""
     log_scale = -lower_bound(-lower_bound(raw, math.log(SMALLEST_SCALE)), -math.log(LARGEST_SCALE))
     return log_scale.exp()
+
+
+def last_layer(transform: nn.Sequential) -> nn.Conv2d | nn.ConvTranspose2d:
+    """Return the convolution that a transform ends in."""
+    layer = transform[-1]
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    return layer
+
+
+def everywhere(y: Tensor) -> Tensor:
+    """Return the mask of all positions of (batch, channels, height, width)."""
+    return torch.ones(y.shape[-2:], dtype=torch.bool, device=y.device)
+
+
+def _whole(mean: Tensor, scale: Tensor) -> CodingStep:
+    return CodingStep(channels=slice(0, mean.shape[1]), mask=everywhere(mean), mean=mean, scale=scale)

@@ -7,6 +7,7 @@ Every transform is a module that maps (batch, channels, height, width) and knows
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -92,15 +93,46 @@ def elic_analysis(filters: int, latent_channels: int) -> Transform:
     )
 
 
+def elic_synthesis(filters: int, latent_channels: int) -> Transform:
+    """The mirror image of `elic_analysis` (He et al. 2022): its first attention stays as wide as the latents."""
+
+    def blocks() -> list[nn.Module]:
+        return [ResidualBottleneck(filters) for _ in range(3)]
+
+    return Transform(
+        (
+            Attention(latent_channels),
+            up(latent_channels, filters, 5, 2),
+            *blocks(),
+            up(filters, filters, 5, 2),
+            Attention(filters),
+            *blocks(),
+            up(filters, filters, 5, 2),
+            *blocks(),
+            up(filters, 3, 5, 2),
+        ),
+        factor=16,
+    )
+
+
 def jpeg_like_synthesis(latent_channels: int, kernel: int, stride: int) -> Transform:
     """One transposed convolution: a learned, lapped block transform, affine in the latents."""
     return Transform((up(latent_channels, 3, kernel, stride),), factor=stride)
 
 
-class TwoLayerSynthesis(nn.Module):
-    """`conv2(igdn(conv1(y)) + conv_res(y))`, the paper's shallow synthesis; `conv_res` is optional.
+Activation = Literal["gdn", "leaky-relu", "relu", "none"]
 
-    Both convolutions are transposed; `conv_res` is configured as `conv1`.
+
+def _activation(name: Activation, channels: int) -> nn.Module:
+    if name == "gdn":
+        return GDN(channels, inverse=True)
+    return {"leaky-relu": nn.LeakyReLU(0.2), "relu": nn.ReLU(), "none": nn.Identity()}[name]
+
+
+class TwoLayerSynthesis(nn.Module):
+    """`conv2(activation(conv1(y)) + conv_res(y))`, the paper's shallow synthesis; `conv_res` is optional.
+
+    Both convolutions are transposed; `conv_res` is configured as `conv1`. The paper's activation is inverse GDN.
     """
 
     def __init__(
@@ -111,11 +143,12 @@ class TwoLayerSynthesis(nn.Module):
         strides: tuple[int, int],
         *,
         residual: bool,
+        activation: Activation = "gdn",
     ) -> None:
         super().__init__()
         self.factor = strides[0] * strides[1]
         self.conv1 = up(latent_channels, channels, kernels[0], strides[0])
-        self.activation = GDN(channels, inverse=True)
+        self.activation = _activation(activation, channels)
         self.conv_res = up(latent_channels, channels, kernels[0], strides[0]) if residual else None
         self.conv2 = up(channels, 3, kernels[1], strides[1])
 
@@ -127,30 +160,36 @@ class TwoLayerSynthesis(nn.Module):
         return self.conv2(hidden)
 
 
-def hyper_analysis(latent_channels: int, width: int) -> Transform:
-    """3x3, 5x5/2, 5x5/2 with ReLU between them (Minnen et al. 2018)."""
+def hyper_analysis(latent_channels: int, widths: tuple[int, int, int]) -> Transform:
+    """3x3, 5x5/2, 5x5/2 with ReLU between them (Balle et al. 2018)."""
+    first, second, third = widths
     return Transform(
         (
-            down(latent_channels, width, 3),
+            down(latent_channels, first, 3),
             nn.ReLU(),
-            down(width, width, 5, 2),
+            down(first, second, 5, 2),
             nn.ReLU(),
-            down(width, width, 5, 2),
+            down(second, third, 5, 2),
         ),
         factor=4,
     )
 
 
-def hyper_synthesis(latent_channels: int, width: int) -> Transform:
-    """5x5 up 2, 5x5 up 2 with half as many channels again, 3x3 to means and raw scales (Minnen et al. 2018)."""
-    wide = width * 3 // 2
+def hyper_synthesis(widths: tuple[int, int, int, int]) -> Transform:
+    """5x5 up 2, 5x5 up 2, 3x3 with ReLU between them (Balle et al. 2018); the first width is that of the input."""
+    entering, first, second, last = widths
     return Transform(
         (
-            up(width, width, 5, 2),
+            up(entering, first, 5, 2),
             nn.ReLU(),
-            up(width, wide, 5, 2),
+            up(first, second, 5, 2),
             nn.ReLU(),
-            down(wide, 2 * latent_channels, 3),
+            down(second, last, 3),
         ),
         factor=4,
     )
+
+
+def jpeg_like_hyper_synthesis(entering: int, leaving: int) -> Transform:
+    """One transposed convolution with 6x6 kernels and stride 4: affine (Yang & Mandt 2023, section 7.4.2)."""
+    return Transform((up(entering, leaving, 6, 4),), factor=4)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..ntc.codec import NTCCodec
-from ..ntc.priors import LARGEST_SCALE, SMALLEST_SCALE, FactorizedPrior, MeanScaleHyperprior
+from ..ntc.layers import Attention, ResidualBottleneck
+from ..ntc.priors import LARGEST_SCALE, SMALLEST_SCALE, FactorizedPrior, Head, Hyperprior, last_layer
 from ..ntc.transforms import TwoLayerSynthesis
 
 _HYPER_DEVIATION = 1.0  # of `z` at the start
@@ -25,9 +26,10 @@ def initialize_principal(codec: NTCCodec, images: Tensor, lmbda: float, parts: s
     """Set the named parts of a codec from training images, in place.
 
     Each strided convolution of the analysis becomes the principal components of the blocks that it sees; the layers of
-    the synthesis are least-squares fits back to the blocks, one after the other; the latents are scaled so that a step
-    of one costs what is best at high rate, `step^2 / 12 = 3 / (2 lmbda ln 2)` on the 0..255 scale; and the hyperprior
-    starts at each channel's mean and deviation.
+    the synthesis are least-squares fits back to the blocks, one after the other; residual branches between them start
+    weak; the latents are scaled so that a step of one costs what is best at high rate,
+    `step^2 / 12 = 3 / (2 lmbda ln 2)` on the 0..255 scale; and the hyperprior starts at each channel's mean and
+    deviation.
 
     Args:
         codec: Changed in place.
@@ -35,31 +37,48 @@ def initialize_principal(codec: NTCCodec, images: Tensor, lmbda: float, parts: s
         lmbda: What the codec will be trained for.
         parts: Any of "analysis", "synthesis", "prior".
     """
+    for part, transform in (("analysis", codec.analysis), ("synthesis", codec.synthesis)):
+        if part in parts:
+            _quieten(transform)
     if "analysis" in parts:
         _fit_analysis(codec.analysis, images - 0.5)
         _scale_latents(codec.analysis, images - 0.5, lmbda)
     y = codec.analysis(images - 0.5)
     if "synthesis" in parts:
         _fit_synthesis(codec.synthesis, y, images - 0.5)
-    if "prior" in parts and isinstance(codec.prior, MeanScaleHyperprior):
+    if "prior" in parts and isinstance(codec.prior, Hyperprior):
         _start_hyperprior(codec.prior, y)
 
 
-def _start_hyperprior(prior: MeanScaleHyperprior, y: Tensor) -> None:
+def _start_hyperprior(prior: Hyperprior, y: Tensor) -> None:
     """Let `z` see all channels of `y` and spread over several integers, and predict each channel's moments.
 
     A `z` that rounds to zero everywhere would tell the hyper synthesis nothing, hence stay so for ever.
     """
-    mean, deviation = y.mean(dim=(0, 2, 3)), y.std(dim=(0, 2, 3)).clamp(SMALLEST_SCALE, LARGEST_SCALE)
-    first, *_, last = _convolutions(prior.hyper_analysis)
-    first.weight.div_(deviation.sqrt()[:, None, None])
-    z = prior.hyper_analysis(y)
+    heads = prior.heads()
+    mean = y.mean(dim=(0, 2, 3)) * any(head.quantity == "mean" for head in heads)
+    deviation = (y - mean[:, None, None]).square().mean(dim=(0, 2, 3)).sqrt().clamp(SMALLEST_SCALE, LARGEST_SCALE)
+    for layer, inputs, channels in prior.readers():
+        layer.weight[:, inputs].div_(deviation[channels].sqrt()[:, None, None])
+    z, _ = prior.infer(y)
     gain = _HYPER_DEVIATION / z.std(dim=(0, 2, 3)).clamp(min=1e-3)
+    last = last_layer(prior.hyper_analysis)
     last.weight.mul_(gain[:, None, None, None])
     _bias(last).copy_((_bias(last) - z.mean(dim=(0, 2, 3))) * gain)
-    last = _convolutions(prior.hyper_synthesis)[-1]
-    last.weight.mul_(0.1)
-    _bias(last).copy_(torch.cat([mean, deviation.log()]))
+    starts = {"mean": mean, "log-scale": deviation.log(), "correction": torch.zeros_like(mean)}
+    for head in heads:
+        weight, bias = _outputs(head)
+        weight.mul_(0.1)
+        bias.copy_(starts[head.quantity][head.channels])
+
+
+def _quieten(transform: nn.Module) -> None:
+    """Leave of residual blocks little more than their skips, and of attentions little more than a factor."""
+    for block in transform.modules():
+        if isinstance(block, ResidualBottleneck | Attention):
+            last = last_layer(block.branch if isinstance(block, ResidualBottleneck) else block.mask)
+            last.weight.mul_(0.1)
+            _bias(last).mul_(0.1)
 
 
 def _fit_analysis(analysis: nn.Module, features: Tensor) -> None:
@@ -85,9 +104,7 @@ def _fit_analysis(analysis: nn.Module, features: Tensor) -> None:
 
 
 def _scale_latents(analysis: nn.Module, images: Tensor, lmbda: float) -> None:
-    last = list(analysis.children())[-1]
-    if not isinstance(last, nn.Conv2d):
-        return
+    last = _convolutions(analysis)[-1]
     y = analysis(images)
     kernels = _least_squares(_pixels(y), _blocks(images, images.shape[-1] // y.shape[-1]))[:-1]
     step = math.sqrt(18 / (lmbda * math.log(2))) / 255
@@ -171,6 +188,12 @@ def _pixels(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).flatten(0, 2)
 
 
+def _outputs(head: Head) -> tuple[Tensor, Tensor]:
+    """Return the kernels and biases of a head's output channels, to be changed in place."""
+    weight = head.layer.weight if isinstance(head.layer, nn.Conv2d) else head.layer.weight.transpose(0, 1)
+    return weight[head.outputs], _bias(head.layer)[head.outputs]
+
+
 def _convolutions(transform: nn.Module) -> list[nn.Conv2d | nn.ConvTranspose2d]:
     return [layer for layer in transform.children() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
 
@@ -207,30 +230,38 @@ def rescale_latents(codec: NTCCodec, gain: float) -> bool:
     another lmbda asks for. The mixture of a factorized prior is stretched likewise.
 
     Returns:
-        False, and nothing is changed, where the analysis does not end in a convolution.
+        False, and nothing is changed, where that is impossible: where the analysis does not end, or the synthesis does
+        not begin, in a convolution, or the prior corrects `y` by at most half a step.
     """
     last = list(codec.analysis.children())[-1]
-    if not (isinstance(last, nn.Conv2d) and isinstance(codec.prior, FactorizedPrior | MeanScaleHyperprior)):
+    entrances = _entrances(codec.synthesis)
+    heads = codec.prior.heads() if isinstance(codec.prior, Hyperprior) else []
+    if not (isinstance(last, nn.Conv2d) and entrances) or any(head.quantity == "correction" for head in heads):
         return False
     last.weight.mul_(gain)
     if last.bias is not None:
         last.bias.mul_(gain)
-    synthesis = codec.synthesis
-    inputs = (
-        [layer for layer in (synthesis.conv1, synthesis.conv_res) if layer is not None]
-        if isinstance(synthesis, TwoLayerSynthesis)
-        else _convolutions(synthesis)[:1]
-    )
-    for layer in inputs:
+    for layer in entrances:
         layer.weight.div_(gain)
     if isinstance(codec.prior, FactorizedPrior):
         matrix = codec.prior.density.matrices[0]
         matrix.copy_(torch.log(torch.expm1(functional.softplus(matrix) / gain)))
-        return True
-    _convolutions(codec.prior.hyper_analysis)[0].weight.div_(gain)
-    last = _convolutions(codec.prior.hyper_synthesis)[-1]
-    means = last.out_channels // 2
-    last.weight[:means].mul_(gain)
-    _bias(last)[:means].mul_(gain)
-    _bias(last)[means:].add_(math.log(gain))
+    if isinstance(codec.prior, Hyperprior):
+        for layer, inputs, _ in codec.prior.readers():
+            layer.weight[:, inputs].div_(gain)
+    for head in heads:
+        weight, bias = _outputs(head)
+        if head.quantity == "mean":
+            weight.mul_(gain)
+            bias.mul_(gain)
+        else:
+            bias.add_(math.log(gain))
     return True
+
+
+def _entrances(synthesis: nn.Module) -> list[nn.ConvTranspose2d]:
+    """Return the convolutions that the latents enter, none where they enter something else."""
+    if isinstance(synthesis, TwoLayerSynthesis):
+        return [layer for layer in (synthesis.conv1, synthesis.conv_res) if layer is not None]
+    first = next(iter(synthesis.children()))
+    return [first] if isinstance(first, nn.ConvTranspose2d) else []

@@ -23,7 +23,7 @@ from .bitstream import (
     unpack,
 )
 from .entropy import LARGEST_SYMBOL, Integers, SymbolReader, SymbolWriter
-from .fixed_point import in_fixed_point, with_children
+from .fixed_point import in_fixed_point, on_grid, with_children
 from .tables import ExactDensity, gaussian_tables, scale_index
 
 
@@ -31,13 +31,14 @@ class Coder:
     """A codec made ready to write and read bitstreams.
 
     Why decoding is exact. The latents that the synthesis sees are `mean + symbol`, `symbol` an integer from the
-    payload and `mean` the result of networks. Encoder and decoder both take the prior's own walk (`Prior.walk`) through
-    a copy of it in fixed point (`fixed_point`), float64, where every mean is a multiple of 2^-12 and the same on every
-    machine, device and number of threads; the encoder rounds about these means and feeds `mean + symbol` back. Scales
-    are only compared with thresholds that none can come near (`tables.scale_index`), and all probabilities are
-    integers from correctly rounded arithmetic (`elementary`). So symbols and latents are exact everywhere. What remains
-    floating point is the analysis, which the decoder never runs, and the synthesis: its pixels are equal bit for bit on
-    one machine, and elsewhere up to the rounding of the convolutions.
+    payload and `mean` the result of networks. Encoder and decoder both take the prior's own walk (`Prior.walk`)
+    through a copy of it in fixed point (`fixed_point`), on the CPU, where every mean is a multiple of 2^-12 and the
+    same on every machine and with any number of threads; the encoder rounds about these means and feeds `mean +
+    symbol` back. Scales are only compared with thresholds that none can come near (`tables.scale_index`), and all
+    probabilities are integers from correctly rounded arithmetic (`elementary`). So symbols and latents are exact
+    everywhere. What remains floating point is the analysis, which the decoder never runs, and the synthesis: its
+    pixels are equal bit for bit on one machine with one setting of threads, and elsewhere up to the rounding of the
+    convolutions.
 
     Making one takes a fraction of a second; later changes of the codec's weights are not seen.
 
@@ -74,18 +75,19 @@ class Coder:
             latents = self.codec.infer(image[None].to(self._device))
             if not all(torch.isfinite(latent).all() for latent in latents):
                 raise RuntimeError("the latents must be finite, got NaN or infinity.")
-            writer = SymbolWriter()
-            first, *rest = (latent.double() for latent in latents)
-            offset = self._offset()
-            symbols = _nearest(first - offset)
-            writer.write(_to_numpy(symbols), _channels(symbols.shape), self.density.tables)
+        writer = SymbolWriter()
+        first, *rest = (latent.cpu().double() for latent in latents)
+        offset = self._offset()
+        symbols = _nearest(first - offset)
+        writer.write(_to_numpy(symbols), _channels(symbols.shape), self.density.tables)
 
-            def visit(step: CodingStep) -> Tensor:
-                symbols = _nearest(rest[0][:, step.channels] - step.mean)
-                writer.write(_to_numpy(symbols[..., step.mask]), _table_of(step), gaussian_tables())
-                return step.mean + symbols
+        def visit(step: CodingStep) -> Tensor:
+            symbols = _nearest(rest[0][:, step.channels] - step.mean)
+            writer.write(_to_numpy(symbols[..., step.mask]), _table_of(step), gaussian_tables())
+            return step.mean + symbols
 
-            _, y = self.prior.walk(symbols + offset, visit)
+        with torch.autocast("cpu", enabled=False):
+            y = on_grid(self.prior.walk(symbols + offset, visit)[1])
         height, width = image.shape[-2:]
         stream = pack(
             writer.payload(),
@@ -121,7 +123,7 @@ class Coder:
     @torch.no_grad()
     def synthesize(self, y: Tensor, height: int, width: int) -> Tensor:
         """Return the 8-bit image, (3, height, width), of what the synthesis sees."""
-        y = y.to(self._device, torch.float32).contiguous(memory_format=torch.channels_last)
+        y = y.float().to(self._device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, enabled=False):
             return to_8bit(self.codec.synthesis(y)[0, :, :height, :width] + 0.5).cpu()
 
@@ -136,18 +138,15 @@ class Coder:
         def visit(step: CodingStep) -> Tensor:
             symbols = torch.zeros_like(step.mean)
             read = reader.read(_table_of(step), gaussian_tables())
-            symbols[..., step.mask] = self._to_tensor(read).view_as(symbols[..., step.mask])
+            symbols[..., step.mask] = _to_tensor(read).view_as(symbols[..., step.mask])
             return step.mean + symbols
 
-        with torch.autocast(self._device.type, enabled=False):
-            symbols = self._to_tensor(reader.read(_channels(shape), self.density.tables)).view(shape)
-            return self.prior.walk(symbols + self._offset(), visit)[1]
+        with torch.autocast("cpu", enabled=False):
+            symbols = _to_tensor(reader.read(_channels(shape), self.density.tables)).view(shape)
+            return on_grid(self.prior.walk(symbols + self._offset(), visit)[1])
 
     def _offset(self) -> Tensor:
-        return torch.from_numpy(self.density.offset).to(self._device)[:, None, None]
-
-    def _to_tensor(self, symbols: Integers) -> Tensor:
-        return torch.from_numpy(symbols).to(self._device, torch.float64)
+        return torch.from_numpy(self.density.offset)[:, None, None]
 
     def _check(self, image: Tensor) -> None:
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
@@ -205,7 +204,11 @@ def _channels(shape: Sequence[int]) -> Integers:
 
 
 def _to_numpy(symbols: Tensor) -> Integers:
-    return symbols.flatten().cpu().numpy().astype(np.int64)
+    return symbols.flatten().numpy().astype(np.int64)
+
+
+def _to_tensor(symbols: Integers) -> Tensor:
+    return torch.from_numpy(symbols.astype(np.float64))
 
 
 def _table_of(step: CodingStep) -> Integers:

@@ -139,7 +139,7 @@ def test_the_functions_are_the_coders():
         (torch.zeros(1, 4, 4), r"must be \(3, height, width\), got \(1, 4, 4\)"),
         (torch.zeros(3, 0, 4), "must be"),
         (torch.full((3, 4, 4), math.nan), "finite"),
-        (torch.zeros(1).expand(3, 1, 131073), "at most 8388608 pixels with its padding to be coded, got 8392704"),
+        (torch.zeros(1).expand(3, 1, 65537), "at most 4194304 pixels with its padding to be coded, got 4198400"),
     ],
 )
 def test_an_image_that_cannot_be_coded_is_refused(image, rule):
@@ -411,6 +411,17 @@ def test_a_size_that_the_payload_cannot_stand_for_is_refused(tiny, size):
     assert tiny.decode(honest).shape == (3, 64, 64 * 64)
     with pytest.raises(BitstreamError, match="given 64 bytes of payload, got" if max(size) < 2**20 else "image"):
         tiny.decode(lying)
+
+
+def test_the_largest_image_is_the_callers_choice():
+    codec, image = tiny_codec(), random_images(3, 64, 65)
+    stream = encode(codec, image)
+    assert Coder(codec, max_pixels=64 * 128).decode(stream).shape == image.shape
+    tight = Coder(codec, max_pixels=64 * 128 - 1)
+    with pytest.raises(BitstreamError, match="from 1 to 8191 pixels"):
+        tight.decode(stream)
+    with pytest.raises(ValueError, match="at most 8191 pixels"):
+        tight.encode(image)
 
 
 def test_a_black_image_is_long_enough_for_its_size():

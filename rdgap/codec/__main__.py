@@ -12,8 +12,8 @@ from .._files import replacing
 from ..images import read_image, write_image
 from ..ntc.codec import NTCCodec
 from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec, trained_lmbdas
-from .bitstream import BitstreamError, Header, unpack
-from .coder import decode, encode
+from .bitstream import MAX_PIXELS, BitstreamError, Header, unpack
+from .coder import Coder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = arguments.add_subparsers(dest="command", required=True, metavar="encode | decode")
 
     encoder = commands.add_parser("encode", help="image to bitstream")
-    encoder.add_argument("image", type=Path, metavar="IMAGE", help="PNG, JPEG, WebP or AVIF, at most 8 megapixels")
+    encoder.add_argument("image", type=Path, metavar="IMAGE", help="PNG, JPEG, WebP or AVIF")
     encoder.add_argument(
         "--model", default=DEFAULT_MODEL, help="trained model or .safetensors file (default: %(default)s)"
     )
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"trade-off that it was trained for (default: {DEFAULT_LMBDA}, or the one in the file)",
     )
     _cli.add_output(encoder, "--out", "the bitstream", short=("-o",), required=True)
-    _cli.add_device(encoder)
+    _add_common(encoder)
 
     decoder = commands.add_parser("decode", help="bitstream to image")
     decoder.add_argument("stream", type=Path, metavar="FILE", help="what `encode` wrote")
@@ -45,8 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--model", metavar="WEIGHTS", help="the .safetensors file that wrote it (default: the shipped model it names)"
     )
     _cli.add_output(decoder, "--out", "the image, as PNG", short=("-o",), required=True)
-    _cli.add_device(decoder)
+    _add_common(decoder)
     return _cli.run(_run, arguments, argv)
+
+
+def _add_common(arguments: argparse.ArgumentParser) -> None:
+    arguments.add_argument(
+        "--max-pixels",
+        type=_cli.positive_int,
+        default=MAX_PIXELS,
+        help="of the largest image, padding included; bounds the memory (default: %(default)s)",
+    )
+    _cli.add_device(arguments)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -60,7 +70,7 @@ def _encode(options: argparse.Namespace) -> None:
     image = read_image(options.image)
     lmbda = options.lmbda or (None if options.model.endswith(".safetensors") else DEFAULT_LMBDA)
     codec = load_codec(options.model, lmbda, device=_cli.device(options.device))
-    stream = encode(codec, image)
+    stream = Coder(codec, max_pixels=options.max_pixels).encode(image)
     with replacing(options.out) as temporary:
         temporary.write_bytes(stream)
     _report(options.out, unpack(stream)[0], len(stream))
@@ -73,7 +83,8 @@ def _decode(options: argparse.Namespace) -> None:
     try:
         header, _ = unpack(stream)
         codec = _named_codec(header) if options.model is None else load_codec(options.model)
-        image = decode(codec.to(_cli.device(options.device)), stream)
+        coder = Coder(codec.to(_cli.device(options.device)), max_pixels=options.max_pixels)
+        image = coder.decode(stream)
     except BitstreamError as error:
         raise BitstreamError(f"{options.stream}: {error}") from error
     write_image(options.out, image)

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 VERSION = 1
 IDENTITY_BYTES = 8
-LARGEST_IMAGE_PIXELS = 2**23
-"""Of an image with its padding; 3840 x 2160 fits. Bounds the memory that a stream can ask for."""
+MAX_PIXELS = 2**22
+"""Of an image with its padding, unless the caller allows more: bounds the memory that a stream can ask for."""
 
 PIXELS_PER_BYTE = 4096
 """The most pixels, padding included, that a byte of a stream may stand for."""
@@ -119,14 +119,19 @@ def unpack(stream: bytes) -> tuple[Header, bytes]:
     return header, stream[place:]
 
 
-def check_size(header: Header, factor: int) -> None:
+def check_size(header: Header, factor: int, max_pixels: int) -> None:
     """Refuse an image that is empty, too large, or larger than so short a payload can stand for.
+
+    Args:
+        header: Of the stream.
+        factor: What the codec pads images to multiples of.
+        max_pixels: The most pixels allowed, padding included.
 
     Raises:
         BitstreamError: If the size is out of bounds.
     """
     pixels = padded_pixels(header.height, header.width, factor)
-    most = min(LARGEST_IMAGE_PIXELS, PIXELS_PER_BYTE * header.payload_bytes)
+    most = min(max_pixels, PIXELS_PER_BYTE * header.payload_bytes)
     if header.height < 1 or header.width < 1 or pixels > most:
         raise BitstreamError(
             f"the image must have from 1 to {most} pixels with its padding, "

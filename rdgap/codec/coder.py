@@ -14,7 +14,7 @@ from ..ntc.codec import NTCCodec
 from ..ntc.priors import CodingStep, Prior
 from .bitstream import (
     IDENTITY_BYTES,
-    LARGEST_IMAGE_PIXELS,
+    MAX_PIXELS,
     BitstreamError,
     Header,
     check_size,
@@ -44,13 +44,14 @@ class Coder:
 
     Args:
         codec: Any codec of `rdgap.ntc`, on the CPU or a GPU.
+        max_pixels: Of the largest image, padding included. At the default no shipped model takes 2 GB to decode one.
 
     Raises:
         ValueError: If a layer of the prior cannot be evaluated in fixed point.
     """
 
-    def __init__(self, codec: NTCCodec) -> None:
-        self.codec = codec
+    def __init__(self, codec: NTCCodec, *, max_pixels: int = MAX_PIXELS) -> None:
+        self.codec, self.max_pixels = codec, max_pixels
         about_medians = codec.quantization == "noise"
         self.density = ExactDensity(codec.prior.density, about_medians=about_medians)
         self.prior = _exact(codec.prior)
@@ -130,7 +131,7 @@ class Coder:
     @torch.no_grad()
     def read_latents(self, payload: bytes, header: Header) -> Tensor:
         """Return the latents, float64, that the encoder's `encode_with_latents` gave; errors as `decode`."""
-        check_size(header, self.codec.factor)
+        check_size(header, self.codec.factor, self.max_pixels)
         reader = SymbolReader(payload)
         factor = self.codec.factor
         shape = (1, len(self.density.offset), -(-header.height // factor), -(-header.width // factor))
@@ -154,9 +155,9 @@ class Coder:
         if not torch.isfinite(image).all():
             raise ValueError("`image` must be finite, got NaN or infinity.")
         pixels = padded_pixels(image.shape[1], image.shape[2], self.codec.factor)
-        if pixels > LARGEST_IMAGE_PIXELS:
+        if pixels > self.max_pixels:
             raise ValueError(
-                f"an image must have at most {LARGEST_IMAGE_PIXELS} pixels with its padding to be coded, got {pixels}."
+                f"an image must have at most {self.max_pixels} pixels with its padding to be coded, got {pixels}."
             )
 
 

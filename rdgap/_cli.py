@@ -31,9 +31,11 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(message)
 
 
-def add_output(arguments: argparse.ArgumentParser, option: str, what: str) -> None:
+def add_output(
+    arguments: argparse.ArgumentParser, option: str, what: str, *, short: tuple[str, ...] = (), required: bool = False
+) -> None:
     """Add an option that names a file to write; one that cannot be written is found out now, not after an hour."""
-    arguments.add_argument(option, type=_output_path, metavar="FILE", help=f"write {what}")
+    arguments.add_argument(*short, option, type=_output_path, metavar="FILE", required=required, help=f"write {what}")
 
 
 def add_plot(arguments: argparse.ArgumentParser, what: str) -> None:

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 import rdgap.zoo
+from rdgap.codec import Coder
 from rdgap.conventional import transcode
 from rdgap.evaluation import (
     average,
@@ -29,6 +30,7 @@ from rdgap.evaluation.__main__ import main
 from rdgap.images import read_image
 from rdgap.model import from_modules
 from rdgap.tables import EVALUATION, read_table, write_table
+from tests._recipes import tiny_codec
 
 SIZES = [(1, 1), (5, 7), (12, 9)]
 
@@ -162,7 +164,7 @@ def test_rows_of_jpeg_count_the_file_and_compare_what_it_decodes_to(folder):
 
 def test_what_is_given_twice_or_not_at_all_is_refused(folder):
     path = folder / "p0.png"
-    with pytest.raises(ValueError, match=r"Each operating point must be given once, got toy 0.01 2 times"):
+    with pytest.raises(ValueError, match=r"Each operating point must be given once, got toy 0.01 estimated 2 times"):
         evaluate(points() + points()[:1], [path])
     with pytest.raises(ValueError, match=r"Each image must be given once, got photos p0 2 times"):
         evaluate(points(), [path, path.with_suffix(".jpg")])
@@ -324,3 +326,23 @@ def test_the_command_runs_from_any_folder(folder, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert "jpeg" in done.stdout.splitlines()[-1]
     assert "0.02" in done.stdout.splitlines()[-1]
+
+
+def test_coded_rows_stand_beside_estimated_ones(monkeypatch, folder, tmp_path, capsys):
+    codec = tiny_codec()
+    codec.lmbda = 0.01
+    monkeypatch.setattr(rdgap.zoo, "load_codec", lambda name, lmbda=None, *, device="cpu": codec)
+    monkeypatch.setattr(rdgap.zoo, "trained_lmbdas", lambda name: [0.01])
+    options = ["--images", str(folder), "--device", "cpu", "--csv", str(tmp_path / "rd.csv")]
+    assert main(["tiny", "--coded", *options, "--plot", str(tmp_path / "rd.png")]) == 0
+    table = read_table(tmp_path / "rd.csv", EVALUATION)
+    coded, estimated = (table[table["rate_kind"] == kind].set_index("image") for kind in ("coded", "estimated"))
+    for index, size in enumerate(SIZES):
+        image = tensor(random_pixels(*size, seed=index))
+        assert coded["bits"][f"p{index}"] == 8 * len(Coder(codec).encode(image))
+        assert estimated["bits"][f"p{index}"] == pytest.approx(evaluate_image(codec, image).bits)
+    means = average(table)
+    assert list(means["rate_kind"]) == ["coded", "estimated"]
+    rates_and_costs = means["rate_bpp"] + 0.01 * means["mse"]
+    assert list(means["lagrangian_bpp"]) == pytest.approx(list(rates_and_costs))
+    assert "best quality" not in capsys.readouterr().out

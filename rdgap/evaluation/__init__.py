@@ -1,11 +1,12 @@
 """Rate-distortion points of any codec on any images.
 
-Rates are estimates under hard rounding, `-log2 P(rounded latents)`, for learned codecs, and lengths of real files for
-conventional ones; distortions are those of the decoded image rounded to 8 bit and cropped to the image's size.
+Rates are estimates under hard rounding, `-log2 P(rounded latents)`, or lengths of real files, always so for
+conventional codecs; distortions are those of the decoded image rounded to 8 bit and cropped to the image's size.
 """
 
 from .points import Measurement as Measurement
 from .points import OperatingPoint as OperatingPoint
+from .points import coded_point as coded_point
 from .points import conventional_points as conventional_points
 from .points import evaluate as evaluate
 from .points import evaluate_image as evaluate_image

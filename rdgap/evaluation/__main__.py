@@ -16,8 +16,8 @@ from .._files import write_json
 from ..images import image_paths, read_rgb8
 from ..objective import PAPER_LMBDAS
 from ..tables import EVALUATION, write_table
-from .points import OperatingPoint, conventional_points, evaluate, learned_point
-from .summary import AVERAGING, average, best_lagrangian
+from .points import OperatingPoint, coded_point, conventional_points, evaluate, learned_point
+from .summary import AVERAGING, average, best_lagrangian, is_learned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _cli.parser(
         "evaluation",
         "Measure rate and distortion of codecs on images.\n\n"
-        "Learned codecs: estimated rate of the rounded latents, at each trained lmbda. Conventional codecs\n"
-        f"({', '.join(conventional.CODECS)}): length of the real file, at a grid of qualities. Distortion is that of\n"
-        "the decoded image rounded to 8 bit. L = bpp + lmbda * mse, MSE on the 0..255 scale.",
+        "Learned codecs: estimated rate of the rounded latents, at each trained lmbda; with --coded also the length\n"
+        f"of real bitstreams. Conventional codecs ({', '.join(conventional.CODECS)}): length of the real file, at a\n"
+        "grid of qualities. Distortion is that of the decoded image rounded to 8 bit. L = bpp + lmbda * mse, MSE on\n"
+        "the 0..255 scale.",
         "python -m rdgap.evaluation two-layer-lite jpeg --images photographs/ --csv rd.csv --plot rd.png",
     )
     arguments.add_argument(
@@ -41,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments.add_argument(
         "--lmbda", nargs="+", type=_cli.positive_float, help="only these of each model's trained lmbdas (default: all)"
+    )
+    arguments.add_argument(
+        "--coded", action="store_true", help="write and read a bitstream of each image by each learned codec as well"
     )
     _cli.add_output(arguments, "--csv", "one row per image, codec and setting")
     _cli.add_output(arguments, "--json", "the printed summary in full precision")
@@ -54,16 +58,16 @@ def _evaluate(options: argparse.Namespace) -> None:
     device = _cli.device(options.device)
     for path in paths:
         read_rgb8(path)  # a damaged file ends the run now, not after an hour
-    points = [point for model in options.models for point in _points(model, options.lmbda, device)]
+    points = [point for model in options.models for point in _points(model, options, device)]
 
     table = evaluate(points, paths)
     averages = average(table)
     lmbdas = sorted(options.lmbda or set(averages["setting"][averages["rate_kind"] == "estimated"]) or PAPER_LMBDAS)
-    coded = table.loc[table["rate_kind"] == "coded", :]
-    best = {lmbda: best_lagrangian(coded, lmbda) for lmbda in lmbdas}
+    untrained = table.loc[~is_learned(table), :]
+    best = {lmbda: best_lagrangian(untrained, lmbda) for lmbda in lmbdas}
 
     _print_averages(averages)
-    if not coded.empty:
+    if not untrained.empty:
         _print_best(best)
     if options.csv:
         write_table(options.csv, table, EVALUATION)
@@ -77,26 +81,33 @@ def _evaluate(options: argparse.Namespace) -> None:
         save(plot_curves(averages), options.plot)
 
 
-def _points(model: str, lmbdas: Sequence[float] | None, device: torch.device) -> list[OperatingPoint]:
+def _points(model: str, options: argparse.Namespace, device: torch.device) -> list[OperatingPoint]:
     """Return the operating points of what the user calls `model`, loaded and ready."""
     if model in conventional.CODECS:
         return conventional_points(model)
+    from ..codec import Coder
     from ..zoo import load_codec, trained_lmbdas
 
     own = [] if model.endswith(".safetensors") else trained_lmbdas(model)
-    codecs = [load_codec(model, lmbda, device=device) for lmbda in lmbdas or own or [None]]  # None: its only one
-    return [learned_point(codec, name=codec.name, lmbda=codec.lmbda, device=device) for codec in codecs]
+    lmbdas = options.lmbda or own or [None]  # None: its only one
+    codecs = [load_codec(model, lmbda, device=device) for lmbda in lmbdas]
+    points = [learned_point(codec, name=codec.name, lmbda=codec.lmbda, device=device) for codec in codecs]
+    if options.coded:
+        points += [coded_point(Coder(codec), name=codec.name, lmbda=codec.lmbda) for codec in codecs]
+    return points
 
 
 def _print_averages(averages: pd.DataFrame) -> None:
     print("Means over images; bpp is the mean of ratios, PSNR the mean of dB.")
     print(
-        f"{'data set':12} {'codec':20} {'setting':>9} {'images':>6} {'bpp':>8} {'PSNR dB':>8} {'MS-SSIM':>8} {'L':>8}"
+        f"{'data set':12} {'codec':20} {'setting':>9} {'rate':9} {'images':>6} "
+        f"{'bpp':>8} {'PSNR dB':>8} {'MS-SSIM':>8} {'L':>8}"
     )
     for row in averages.to_dict("records"):
         print(
-            f"{row['dataset']:12} {row['codec']:20} {row['setting']:9g} {row['images']:6d} {row['rate_bpp']:8.4f} "
-            f"{row['psnr_db']:8.3f} {_or_dash(row['ms_ssim'], '8.5f')} {_or_dash(row['lagrangian_bpp'], '8.4f')}"
+            f"{row['dataset']:12} {row['codec']:20} {row['setting']:9g} {row['rate_kind']:9} {row['images']:6d} "
+            f"{row['rate_bpp']:8.4f} {row['psnr_db']:8.3f} "
+            f"{_or_dash(row['ms_ssim'], '8.5f')} {_or_dash(row['lagrangian_bpp'], '8.4f')}"
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
@@ -11,22 +13,24 @@ from .._plots import COLUMN_WIDTH_INCHES, MARKERS, STYLE
 
 
 def plot_curves(averages: pd.DataFrame) -> Figure:
-    """Draw mean PSNR over mean rate, one curve per codec and data set, from what `average` returns."""
+    """Draw mean PSNR over mean rate, one curve per codec, kind of rate and data set, from what `average` returns."""
     datasets = sorted(set(averages["dataset"]))
-    keys = sorted(set(zip(averages["dataset"], averages["codec"], strict=True)))
+    keys = sorted(set(zip(averages["dataset"], averages["codec"], averages["rate_kind"], strict=True)))
+    times = Counter((dataset, codec) for dataset, codec, _ in keys)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN_WIDTH_INCHES, 2.6), layout="constrained")
         axes = figure.subplots()
         colors = sns.color_palette("colorblind", len(keys))
-        for index, (dataset, codec) in enumerate(keys):
+        for index, (dataset, codec, rate_kind) in enumerate(keys):
             of_curve = (averages["dataset"] == dataset) & (averages["codec"] == codec)
-            points = averages.loc[of_curve, :].sort_values("rate_bpp")
+            points = averages.loc[of_curve & (averages["rate_kind"] == rate_kind), :].sort_values("rate_bpp")
+            name = f"{codec}, {rate_kind}" if times[dataset, codec] > 1 else codec
             axes.plot(
                 points["rate_bpp"],
                 points["psnr_db"],
                 color=colors[index],
                 marker=MARKERS[index % len(MARKERS)],
-                label=codec if len(datasets) == 1 else f"{codec}, {dataset}",
+                label=name if len(datasets) == 1 else f"{name}, {dataset}",
             )
         images = " and ".join(
             f"{dataset}, n = {averages.loc[averages['dataset'] == dataset, 'images'].iloc[0]}" for dataset in datasets

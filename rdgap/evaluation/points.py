@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -51,6 +51,18 @@ class Measurement:
         return self.bits / self.num_pixels
 
 
+class BitstreamCoder(Protocol):
+    """What writes and reads real bitstreams, `rdgap.codec.Coder` for one."""
+
+    def encode(self, image: Tensor) -> bytes:
+        """Return the bitstream of an image, (3, height, width) in [0, 1]."""
+        ...
+
+    def decode(self, stream: bytes) -> Tensor:
+        """Return the image of a bitstream, shaped alike."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
     """A codec at one setting.
@@ -58,24 +70,35 @@ class OperatingPoint:
     Attributes:
         codec: Name of the codec.
         setting: What moves it along its curve: `lmbda` of a learned codec, quality of a conventional one.
+        rate_kind: "estimated" or "coded": what `measure` finds.
         measure: Maps an image, (3, height, width) in [0, 1], to its rate and distortion.
     """
 
     codec: str
     setting: float
+    rate_kind: str
     measure: Callable[[Tensor], Measurement]
 
 
 def learned_point(codec: Codec, *, name: str, lmbda: float, device: torch.device | str = "cpu") -> OperatingPoint:
     """Return the operating point of a codec trained for `lmbda`, whose modules are on `device`."""
     check_lmbda(lmbda)
-    return OperatingPoint(codec=name, setting=lmbda, measure=partial(evaluate_image, codec, device=device))
+    measure = partial(evaluate_image, codec, device=device)
+    return OperatingPoint(codec=name, setting=lmbda, rate_kind="estimated", measure=measure)
+
+
+def coded_point(coder: BitstreamCoder, *, name: str, lmbda: float) -> OperatingPoint:
+    """Return the operating point of a codec trained for `lmbda` whose images are really coded and decoded again."""
+    check_lmbda(lmbda)
+    return OperatingPoint(codec=name, setting=lmbda, rate_kind="coded", measure=partial(_code_image, coder))
 
 
 def conventional_points(codec: str, qualities: Sequence[int] = conventional.QUALITIES) -> list[OperatingPoint]:
     """Return the operating points of one of `rdgap.conventional.CODECS`."""
     return [
-        OperatingPoint(codec=codec, setting=float(quality), measure=partial(_transcode_image, codec, quality))
+        OperatingPoint(
+            codec=codec, setting=float(quality), rate_kind="coded", measure=partial(_transcode_image, codec, quality)
+        )
         for quality in qualities
     ]
 
@@ -106,6 +129,11 @@ def _transcode_image(codec: str, quality: int, image: Tensor) -> Measurement:
     return _measurement(image, coded.decoded, float(coded.bits), "coded")
 
 
+def _code_image(coder: BitstreamCoder, image: Tensor) -> Measurement:
+    stream = coder.encode(image)
+    return _measurement(image, coder.decode(stream).cpu(), 8.0 * len(stream), "coded")
+
+
 def _measurement(image: Tensor, decoded: Tensor, bits: float, rate_kind: str) -> Measurement:
     images, decoded = image.unsqueeze(0).cpu(), decoded.unsqueeze(0)
     mse = metrics.mse(images, decoded)
@@ -133,7 +161,7 @@ def evaluate(
     """
     import pandas as pd
 
-    _check_distinct("operating point", [(point.codec, point.setting) for point in points])
+    _check_distinct("operating point", [(point.codec, point.setting, point.rate_kind) for point in points])
     _check_distinct("image", [_names(path) for path in paths])
     rows = map_images(partial(_rows, points), paths, executor=executor, description="evaluating")
     return pd.DataFrame([row for of_image in rows for row in of_image], columns=list(EVALUATION))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..objective import check_lmbda
 
 if TYPE_CHECKING:
@@ -20,14 +23,20 @@ def average(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per data set, codec and setting, with `rate_kind`, the number of `images`, and the means over images of
         `rate_bpp` (mean of ratios), `psnr_db` (mean of dB), `ms_ssim` (NaN if any image has none), `mse` and, for
-        codecs trained for a `lmbda`, `lagrangian_bpp = rate_bpp + lmbda * mse`; NaN for others.
+        learned codecs, whose settings are lmbdas, `lagrangian_bpp = rate_bpp + lmbda * mse`; NaN for others.
     """
     per_image = table.assign(rate_bpp=table["bits"] / table["num_pixels"])
     per_image["lagrangian_bpp"] = per_image["rate_bpp"] + table["setting"] * table["mse"]
-    per_image.loc[table["rate_kind"] != "estimated", "lagrangian_bpp"] = math.nan
+    per_image.loc[~is_learned(table), "lagrangian_bpp"] = math.nan
     groups = per_image.groupby(["dataset", "codec", "setting", "rate_kind"])
     columns = {name: (name, _mean) for name in ("rate_bpp", "psnr_db", "ms_ssim", "mse", "lagrangian_bpp")}
     return groups.agg(images=("image", "size"), **columns).reset_index()
+
+
+def is_learned(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return for each row whether its codec is a learned one: it has estimated rates, perhaps beside coded ones."""
+    codecs = table["codec"].to_numpy()
+    return np.isin(codecs.astype(str), codecs[table["rate_kind"] == "estimated"].astype(str))
 
 
 def _mean(values: pd.Series) -> float:

@@ -1,0 +1,112 @@
+"""Images to bitstreams and back: `python -m rdgap.codec encode` and `decode`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import _cli
+from .._files import replacing
+from ..images import read_image, write_image
+from ..ntc.codec import NTCCodec
+from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec, trained_lmbdas
+from .bitstream import MAX_PIXELS, BitstreamError, Header, unpack
+from .coder import Coder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    arguments = _cli.parser(
+        "codec",
+        "Write an image as a bitstream by a trained codec, and read it again.",
+        "python -m rdgap.codec encode PHOTO.png --model two-layer-lite --lmbda 0.01 -o PHOTO.rdg\n"
+        "  python -m rdgap.codec decode PHOTO.rdg -o DECODED.png",
+    )
+    commands = arguments.add_subparsers(dest="command", required=True, metavar="encode | decode")
+
+    encoder = commands.add_parser("encode", help="image to bitstream")
+    encoder.add_argument("image", type=Path, metavar="IMAGE", help="PNG, JPEG, WebP or AVIF")
+    encoder.add_argument(
+        "--model", default=DEFAULT_MODEL, help="trained model or .safetensors file (default: %(default)s)"
+    )
+    encoder.add_argument(
+        "--lmbda",
+        type=_cli.positive_float,
+        help=f"trade-off that it was trained for (default: {DEFAULT_LMBDA}, or the one in the file)",
+    )
+    _cli.add_output(encoder, "--out", "the bitstream", short=("-o",), required=True)
+    _add_common(encoder)
+
+    decoder = commands.add_parser("decode", help="bitstream to image")
+    decoder.add_argument("stream", type=Path, metavar="FILE", help="what `encode` wrote")
+    decoder.add_argument(
+        "--model", metavar="WEIGHTS", help="the .safetensors file that wrote it (default: the shipped model it names)"
+    )
+    _cli.add_output(decoder, "--out", "the image, as PNG", short=("-o",), required=True)
+    _add_common(decoder)
+    return _cli.run(_run, arguments, argv)
+
+
+def _add_common(arguments: argparse.ArgumentParser) -> None:
+    arguments.add_argument(
+        "--max-pixels",
+        type=_cli.positive_int,
+        default=MAX_PIXELS,
+        help="of the largest image, padding included; bounds the memory (default: %(default)s)",
+    )
+    _cli.add_device(arguments)
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.command == "encode":
+        _encode(options)
+    else:
+        _decode(options)
+
+
+def _encode(options: argparse.Namespace) -> None:
+    image = read_image(options.image)
+    lmbda = options.lmbda or (None if options.model.endswith(".safetensors") else DEFAULT_LMBDA)
+    codec = load_codec(options.model, lmbda, device=_cli.device(options.device))
+    stream = Coder(codec, max_pixels=options.max_pixels).encode(image)
+    with replacing(options.out) as temporary:
+        temporary.write_bytes(stream)
+    _report(options.out, unpack(stream)[0], len(stream))
+
+
+def _decode(options: argparse.Namespace) -> None:
+    if options.out.suffix.lower() != ".png":
+        raise ValueError(f"the image is written without loss, to a name ending in .png, got {options.out}.")
+    stream = options.stream.read_bytes()
+    try:
+        header, _ = unpack(stream)
+        codec = _named_codec(header) if options.model is None else load_codec(options.model)
+        coder = Coder(codec.to(_cli.device(options.device)), max_pixels=options.max_pixels)
+        image = coder.decode(stream)
+    except BitstreamError as error:
+        raise BitstreamError(f"{options.stream}: {error}") from error
+    write_image(options.out, image)
+    _report(options.stream, header, len(stream))
+
+
+def _named_codec(header: Header) -> NTCCodec:
+    """Load the shipped model that a stream names; a stream names no file."""
+    if header.model.endswith(".safetensors") or header.lmbda not in trained_lmbdas(header.model):
+        raise BitstreamError(
+            f"it was written by {header.model or 'a model without name'} at lmbda {header.lmbda:g}, which is not among "
+            "the shipped models; give its weights by --model."
+        )
+    return load_codec(header.model, header.lmbda)
+
+
+def _report(path: Path, header: Header, num_bytes: int) -> None:
+    print(
+        f"{path}: {header.width} x {header.height} pixels, {header.model} at lmbda {header.lmbda:g}, "
+        f"{num_bytes} bytes, {8 * num_bytes / (header.width * header.height):.4f} bpp"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""Coding integers by tables: constriction's range coder, with an escape from every table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from constriction import stream  # pyright: ignore[reportAttributeAccessIssue]
+from numpy.typing import NDArray
+
+from .bitstream import BitstreamError
+from .tables import Tables
+
+Integers = NDArray[np.int64]
+
+LARGEST_SYMBOL = 2**30
+"""Magnitude up to which symbols are coded."""
+
+_WORD_BYTES = 4
+_CHUNK_BITS = 16
+_LENGTHS = stream.model.Uniform(2 + (2 * LARGEST_SYMBOL).bit_length())
+_CHUNKS = [stream.model.Uniform(2**bits) for bits in range(1, _CHUNK_BITS + 1)]
+
+
+class SymbolWriter:
+    """Writes symbols into a payload."""
+
+    def __init__(self) -> None:
+        self._coder = stream.queue.RangeEncoder()
+
+    def write(self, symbols: Integers, table: Integers, tables: Tables) -> None:
+        """Append symbols, each by the table of that number; both (number,).
+
+        Symbols are sorted by table, so that one call codes a long run by one model. Those outside their table follow
+        in an Elias gamma code, lengths first.
+        """
+        lowest, highest = tables.lowest[table], tables.highest[table]
+        inside = (lowest <= symbols) & (symbols <= highest)
+        entries = np.where(inside, symbols, highest + 1) - lowest
+        order, runs = _runs(table)
+        sorted_entries = entries[order].astype(np.int32)
+        for number, run in runs:
+            self._coder.encode(sorted_entries[run], tables.models[number])
+        outside = order[~inside[order]]
+        if len(outside):
+            self._write_escaped(symbols[outside], lowest[outside], highest[outside])
+
+    def _write_escaped(self, symbols: Integers, lowest: Integers, highest: Integers) -> None:
+        above = symbols > highest
+        excess = np.where(above, 2 * (symbols - highest) - 1, 2 * (lowest - symbols))  # 1, 2, ... outwards, in turn
+        lengths = _bit_lengths(excess)
+        self._coder.encode(lengths.astype(np.int32), _LENGTHS)
+        for places, shift, bits in _chunks(lengths):
+            self._coder.encode((excess[places] >> shift & (2**bits - 1)).astype(np.int32), _CHUNKS[bits - 1])
+
+    def payload(self) -> bytes:
+        """Return what was written."""
+        return self._coder.get_compressed().astype("<u4").tobytes()
+
+
+class SymbolReader:
+    """Reads symbols out of a payload, in the order in which they were written.
+
+    A payload that was not written so yields other symbols or, where the range coder notices, a BitstreamError.
+    """
+
+    def __init__(self, payload: bytes) -> None:
+        words = np.frombuffer(payload + bytes(-len(payload) % _WORD_BYTES), "<u4")
+        self._coder = stream.queue.RangeDecoder(words.astype(np.uint32))
+
+    def read(self, table: Integers, tables: Tables) -> Integers:
+        """Return the next symbols, each by the table of that number, (number,)."""
+        entries = np.empty(len(table), np.int64)
+        order, runs = _runs(table)
+        for number, run in runs:
+            entries[order[run]] = self._decode(tables.models[number], run.stop - run.start)
+        lowest, highest = tables.lowest[table], tables.highest[table]
+        symbols = lowest + entries
+        outside = order[symbols[order] > highest[order]]
+        if len(outside):
+            symbols[outside] = self._read_escaped(lowest[outside], highest[outside])
+        return symbols
+
+    def _read_escaped(self, lowest: Integers, highest: Integers) -> Integers:
+        lengths = self._decode(_LENGTHS, len(lowest))
+        excess = np.left_shift(1, np.maximum(lengths - 1, 0))
+        for places, shift, bits in _chunks(lengths):
+            excess[places] |= self._decode(_CHUNKS[bits - 1], len(places)) << shift
+        return np.where(excess % 2 == 1, highest + (excess + 1) // 2, lowest - excess // 2)
+
+    def _decode(self, model: Any, number: int) -> Integers:
+        try:
+            return self._coder.decode(model, number).astype(np.int64)
+        except AssertionError as error:
+            raise BitstreamError("the payload is not one that this model writes.") from error
+
+
+def _runs(table: Integers) -> tuple[Integers, Iterator[tuple[int, slice]]]:
+    """Return the order that sorts symbols by table, and each table in use with its run of the sorted symbols."""
+    order = np.argsort(table.astype(np.uint16), kind="stable")
+    ends = np.cumsum(np.bincount(table))
+    starts = np.concatenate([[0], ends[:-1]])
+    runs = ((int(number), slice(int(starts[number]), int(ends[number]))) for number in np.flatnonzero(ends > starts))
+    return order, runs
+
+
+def _bit_lengths(positive: Integers) -> Integers:
+    return np.frexp(positive.astype(np.float64))[1].astype(np.int64)
+
+
+def _chunks(lengths: Integers) -> Iterator[tuple[Integers, int, int]]:
+    """Yield which numbers have digits below their leading one at a shift, the shift, and how many digits."""
+    for length in np.unique(lengths[lengths > 1]):
+        places = np.flatnonzero(lengths == length)
+        for shift in range(0, int(length) - 1, _CHUNK_BITS):
+            yield places, shift, min(_CHUNK_BITS, int(length) - 1 - shift)

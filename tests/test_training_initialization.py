@@ -2,11 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from rdgap.model import Latents
 from rdgap.ntc import FactorizedPrior, MeanScaleHyperprior, NTCCodec
+from rdgap.ntc.priors import CodingStep, Hyperprior
 from rdgap.recipes import Recipe, build_codec
 from rdgap.training.initialization import initialize_principal, rescale_latents, take_weights
 from tests._training import BALLE, FACTORIZED, HYPERPRIOR, JPEG_LIKE, TWO_LAYER, smooth_images, tiny_recipe
@@ -18,6 +21,32 @@ ARCHITECTURES = {
     "jpeg-like": tiny_recipe(synthesis=JPEG_LIKE),
     "factorized": tiny_recipe(synthesis=BALLE, prior=FACTORIZED),
 }
+
+
+CONTEXTS = {
+    "scale": 'kind = "scale"\nwidth = 8',
+    "charm": 'kind = "charm"\nslices = 4\nsupport = 2\nhyper_widths = [8, 8, 8]\nwidths = [6, 6]',
+    "elic": 'kind = "elic"\nwidth = 8\ngroups = [2, 6, 8]\ncontext_widths = [6, 6]\naggregation_widths = [8, 8]',
+}
+CONVOLUTIONAL = ["minnen2018", "elic"]
+
+
+def convolutional(kind: str, filters: int = 16) -> Recipe:
+    """Analysis and synthesis of that kind."""
+    transform = {"kind": kind, "filters": filters}
+    return Recipe.model_validate(tiny_recipe().model_dump() | {"analysis": transform, "synthesis": transform})
+
+
+def steps_of(prior: Hyperprior, latents: Latents) -> list[CodingStep]:
+    """What each step says when `y` is known."""
+    steps: list[CodingStep] = []
+
+    def visit(step: CodingStep) -> torch.Tensor:
+        steps.append(step)
+        return latents[1][:, step.channels]
+
+    prior.walk(latents[0], visit)
+    return steps
 
 
 def build(recipe: Recipe, seed: int = 0) -> NTCCodec:
@@ -85,6 +114,43 @@ def test_the_hyperprior_starts_at_each_channels_moments(images):
     assert ((scale.log().mean(dim=(0, 2, 3)) - deviation.log()).abs() < 0.2).all()
 
 
+@pytest.mark.parametrize("kind", CONVOLUTIONAL)
+def test_a_principal_start_of_several_stages_beats_the_mean_at_its_best_step(kind, images):
+    codec = principal(convolutional(kind), images)
+    assert mse(codec, images) < 0.2 * float(images.double().var())
+    _, y = codec.infer(images)
+    # The kernels of the best linear decoder: what a step of one in a latent adds to its block.
+    design = y.permute(0, 2, 3, 1).flatten(0, 2).double()
+    design = torch.cat([design, torch.ones_like(design[:, :1])], 1).numpy()
+    blocks = nn.functional.pixel_unshuffle(images, 16).permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
+    kernels = np.linalg.norm(np.linalg.lstsq(design, blocks, rcond=None)[0][:-1], axis=1)
+    step = math.sqrt(12 * 3 / (2 * 0.01 * math.log(2))) / 255
+    np.testing.assert_allclose(kernels, step, rtol=0.02)
+
+
+@pytest.mark.parametrize("kind", CONTEXTS)
+def test_every_step_starts_at_the_moments_of_its_channels(kind, images):
+    codec = principal(tiny_recipe(prior=CONTEXTS[kind]), images)
+    assert isinstance(codec.prior, Hyperprior)
+    z, y = codec.infer(images)
+    assert (z.std(dim=(0, 2, 3)) > 0.5).all()
+    about = torch.zeros(16) if kind == "scale" else y.mean(dim=(0, 2, 3))
+    deviation = (y - about[:, None, None]).square().mean(dim=(0, 2, 3)).sqrt().clamp(0.11, 256)
+    for step in steps_of(codec.prior, (z, y)):
+        mean, log_scale = (v[..., step.mask].mean(dim=(0, 2)) for v in (step.mean, step.scale.log()))
+        assert ((mean - about[step.channels]).abs() < 0.2 * deviation[step.channels] + 0.1).all()
+        assert ((log_scale - deviation[step.channels].log()).abs() < 0.2).all()
+    correction = codec.prior.for_synthesis((z, y)) - y
+    assert float(correction.abs().mean()) < 0.05
+    assert bool(correction.any()) == (kind == "charm")
+
+
+@pytest.mark.parametrize("size", [(64, 72), (32, 64)])
+def test_a_principal_start_needs_whole_blocks(size):
+    with pytest.raises(ValueError, match=rf"multiples of 64, got {size[0]} x {size[1]}"):
+        principal(tiny_recipe(), smooth_images(2, *size))
+
+
 def test_only_the_named_parts_are_set(images):
     codec, untouched = build(ARCHITECTURES["jpeg-like"]), build(ARCHITECTURES["jpeg-like"])
     initialize_principal(codec, images, 0.01, {"synthesis"})
@@ -118,6 +184,34 @@ def test_rescaled_latents_keep_what_the_hyperprior_says(images):
     inside = (scale > 0.12) & (scale < 120)
     assert inside.any()
     torch.testing.assert_close(scale_after[inside], 2 * scale[inside], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["scale", "elic"])
+def test_rescaled_latents_keep_what_every_step_says(kind, images):
+    codec = principal(tiny_recipe(prior=CONTEXTS[kind]), images)
+    assert isinstance(codec.prior, Hyperprior)
+    z, y = codec.infer(images[:4])
+    decoded = codec.decode((z, y))
+    before = steps_of(codec.prior, (z, y))
+    assert rescale_latents(codec, 2.0)
+    z_after, y_after = codec.infer(images[:4])
+    torch.testing.assert_close(z_after, z, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(codec.decode((z_after, y_after)), decoded, rtol=0, atol=1e-4)
+    for step, after in zip(before, steps_of(codec.prior, (z, 2 * y)), strict=True):
+        torch.testing.assert_close(after.mean, 2 * step.mean, rtol=1e-4, atol=1e-3)
+        inside = (step.scale > 0.12) & (step.scale < 120)
+        assert inside.any()
+        torch.testing.assert_close(after.scale[inside], 2 * step.scale[inside], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    "recipe", [tiny_recipe(prior=CONTEXTS["charm"]), convolutional("elic")], ids=["corrections", "attention"]
+)
+def test_latents_that_cannot_be_rescaled_stay_as_they_are(recipe):
+    codec, untouched = build(recipe), build(recipe)
+    assert not rescale_latents(codec, 2.0)
+    for name, weight in codec.state_dict().items():
+        assert torch.equal(weight, untouched.state_dict()[name])
 
 
 def test_rescaled_latents_stretch_the_factorized_density(images):

@@ -36,7 +36,15 @@ def initialize_principal(codec: NTCCodec, images: Tensor, lmbda: float, parts: s
         images: (batch, 3, height, width) in [0, 1], sides multiples of the codec's factor.
         lmbda: What the codec will be trained for.
         parts: Any of "analysis", "synthesis", "prior".
+
+    Raises:
+        ValueError: If the images have other sides.
     """
+    height, width = images.shape[-2:]
+    if height % codec.factor or width % codec.factor:
+        raise ValueError(
+            f"a principal start needs images whose sides are multiples of {codec.factor}, got {height} x {width}."
+        )
     for part, transform in (("analysis", codec.analysis), ("synthesis", codec.synthesis)):
         if part in parts:
             _quieten(transform)
@@ -73,12 +81,15 @@ def _start_hyperprior(prior: Hyperprior, y: Tensor) -> None:
 
 
 def _quieten(transform: nn.Module) -> None:
-    """Leave of residual blocks little more than their skips, and of attentions little more than a factor."""
+    """Leave of residual blocks hardly more than their skips, and of attentions hardly more than a factor.
+
+    Their perturbations add up over a dozen blocks; the branches still learn, at rates relative to their size.
+    """
     for block in transform.modules():
         if isinstance(block, ResidualBottleneck | Attention):
             last = last_layer(block.branch if isinstance(block, ResidualBottleneck) else block.mask)
-            last.weight.mul_(0.1)
-            _bias(last).mul_(0.1)
+            last.weight.mul_(0.01)
+            _bias(last).mul_(0.01)
 
 
 def _fit_analysis(analysis: nn.Module, features: Tensor) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Executor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -84,6 +87,45 @@ def device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"`--device` must name a device of this machine, got {name!r}.") from error
     return chosen
+
+
+def add_cluster(arguments: argparse.ArgumentParser) -> None:
+    """Add `--cluster`, read by `executor`."""
+    arguments.add_argument(
+        "--cluster",
+        type=_address,
+        metavar="ADDRESS",
+        help="compute on this Dask scheduler, whose workers see the same files, instead of here (tcp://HOST:PORT)",
+    )
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"(\w+://)?\S+:\d+", text):
+        raise argparse.ArgumentTypeError(f"must be like tcp://HOST:PORT, got {text}")
+    return text
+
+
+@contextmanager
+def executor(address: str | None) -> Iterator[Executor | None]:
+    """Yield what `parallel.map_images` runs on: the workers of a Dask scheduler, or None, this process.
+
+    Raises:
+        ModuleNotFoundError: If Dask is not installed.
+        OSError: If no scheduler answers.
+        RuntimeError: If the cluster gives the work up.
+    """
+    if address is None:
+        yield None
+        return
+    try:
+        from distributed import Client, KilledWorker
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("`--cluster` needs Dask: pip install 'rdgap[cluster]'") from error
+    try:
+        with Client(address, timeout=10, set_as_default=False) as client, client.get_executor() as workers:
+            yield workers
+    except (KilledWorker, CancelledError) as error:
+        raise RuntimeError(f"the cluster {address} gave the work up: {error or type(error).__name__}") from error
 
 
 def positive_int(text: str) -> int:

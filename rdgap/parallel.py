@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import Executor, Future
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,14 +23,16 @@ def map_images(
     items: Iterable[Item],
     *,
     executor: Executor | None = None,
+    in_order: bool = True,
     description: str = "",
 ) -> Iterator[Result]:
-    """Yield `fn(item)` of each item, in the order of the items, with a progress bar.
+    """Yield `fn(item)` of each item with a progress bar.
 
     Args:
         fn: Called once per item; where `executor` uses processes, it, its items and results must be picklable.
         items: Taken only as they are needed, so that they may come from a generator that loads images.
         executor: Where to run; by default in this process, one item after the other.
+        in_order: Yield results in the order of the items, or else each as soon as it is there.
         description: Label of the progress bar, which is silent when standard error is no terminal.
 
     Raises:
@@ -46,7 +47,10 @@ def map_images(
     from tqdm import tqdm
 
     total = len(items) if isinstance(items, Sized) else None
-    results = _one_by_one(fn, items) if executor is None else _ahead(fn, items, executor)
+    if executor is None:
+        results = _one_by_one(fn, items)
+    else:
+        results = _ahead(fn, items, executor, _oldest if in_order else _finished)
     yield from tqdm(results, total=total, desc=description, unit="image", disable=None)
 
 
@@ -55,24 +59,35 @@ def _one_by_one(fn: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
         yield _naming(item, lambda item=item: fn(item))
 
 
-def _ahead(fn: Callable[[Item], Result], items: Iterable[Item], executor: Executor) -> Iterator[Result]:
+def _ahead(
+    fn: Callable[[Item], Result],
+    items: Iterable[Item],
+    executor: Executor,
+    choose: Callable[[Iterable[Future[Result]]], Future[Result]],
+) -> Iterator[Result]:
     """Keep up to `MAX_PENDING` items ahead of the one whose result is waited for."""
-    pending: deque[tuple[Item, Future[Result]]] = deque()
+    pending: dict[Future[Result], Item] = {}
     try:
         for item in items:
-            pending.append((item, executor.submit(fn, item)))
+            pending[executor.submit(fn, item)] = item
             if len(pending) == MAX_PENDING:
-                yield _naming(*_oldest(pending))
+                future = choose(pending)
+                yield _naming(pending.pop(future), future.result)
         while pending:
-            yield _naming(*_oldest(pending))
+            future = choose(pending)
+            yield _naming(pending.pop(future), future.result)
     finally:
-        for _, future in pending:
+        for future in pending:
             future.cancel()
 
 
-def _oldest(pending: deque[tuple[Item, Future[Result]]]) -> tuple[Item, Callable[[], Result]]:
-    item, future = pending.popleft()
-    return item, future.result
+def _oldest(pending: Iterable[Future[Result]]) -> Future[Result]:
+    return next(iter(pending))
+
+
+def _finished(pending: Iterable[Future[Result]]) -> Future[Result]:
+    """Wait until one is finished."""
+    return next(iter(wait(pending, return_when=FIRST_COMPLETED).done))
 
 
 def _naming(item: object, result: Callable[[], Result]) -> Result:

@@ -76,6 +76,46 @@ psnr_db: 10 log10(255^2 / mse); `inf` where the decoded image is exact.
 ms_ssim: Multi-scale structural similarity; empty (NaN) for images too small for its five scales.
 """
 
+_SIDED = (
+    *("encoder", "fitted_box", "fitted_gaussian", "neg_log_gamma_upper", "equilibrium_lower"),
+    *("amortization_gap_lower", "approximation_gap", "inference_gap_lower"),
+)
+
+GAPS: Schema = {
+    "model": Column(str),
+    "lmbda": Column(float, minimum=0),
+    "image": Column(str),
+    "num_pixels": Column(int, minimum=1),
+    **{f"{name}{unit}": Column(float) for name in _SIDED for unit in ("_bpp", "_stderr_bpp")},
+    "rounded_bpp": Column(float),
+    "acceptance": Column(float, minimum=0),
+    "divergent_share": Column(float, minimum=0),
+    "effective_chains": Column(float, minimum=0),
+    "crop": Column(int, minimum=0),
+    "seed": Column(int),
+    "chains": Column(int, minimum=2),
+    "temperatures": Column(int, minimum=2),
+    "leapfrog_steps": Column(int, minimum=1),
+    "target_acceptance": Column(float, minimum=0),
+    "fit_steps": Column(int, minimum=1),
+    "samples": Column(int, minimum=2),
+    "batch": Column(int, minimum=1),
+    "bf16": Column(int, minimum=0),
+    "device": Column(str),
+    "seconds": Column(float, minimum=0),
+}
+"""Costs and gaps of each image under each codec and lmbda; `rdgap.gaps.GapDecomposition` says what the terms are.
+
+model: Name or file of the codec.
+lmbda: Weight of the MSE in bits per pixel.
+image: Name of the image file without its suffix.
+num_pixels: Height times width of what was measured.
+crop: Side of the random square of the image; 0 for all of it.
+bf16: 1 where fits and HMC followed slopes in bfloat16, else 0.
+device: Where it was computed, "cpu" or "cuda"; other devices draw other random numbers.
+seconds: Wall-clock time of the image.
+"""
+
 
 def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     """Read a CSV table that has exactly the columns of `schema`, in any order; returned in that of `schema`.

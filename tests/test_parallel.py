@@ -30,6 +30,19 @@ def test_results_come_in_the_order_of_the_items(executor):
     assert list(map_images(late_if_first, range(100), executor=executor)) == [item * item for item in range(100)]
 
 
+def test_out_of_order_results_come_as_soon_as_they_are_there():
+    release = threading.Event()
+
+    def work(item):
+        return item if item else release.wait(5) and item
+
+    with ThreadPoolExecutor(2) as threads:
+        results = map_images(work, range(4), executor=threads, in_order=False)
+        assert sorted(next(results) for _ in range(3)) == [1, 2, 3]
+        release.set()
+        assert list(results) == [0]
+
+
 def test_items_may_be_a_generator_or_none_at_all(executor):
     assert list(map_images(str, (item for item in "abc"), executor=executor)) == ["a", "b", "c"]
     assert list(map_images(str, [], executor=executor)) == []
@@ -40,7 +53,8 @@ def test_processes_serve_as_well():
         assert list(map_images(abs, [-2, 1, -3], executor=processes)) == [2, 1, 3]
 
 
-def test_only_a_bounded_number_of_items_is_taken_ahead(monkeypatch):
+@pytest.mark.parametrize("in_order", [True, False])
+def test_only_a_bounded_number_of_items_is_taken_ahead(in_order, monkeypatch):
     monkeypatch.setattr(parallel, "MAX_PENDING", 4)
     taken = []
 
@@ -50,7 +64,7 @@ def test_only_a_bounded_number_of_items_is_taken_ahead(monkeypatch):
             yield item
 
     with ThreadPoolExecutor(2) as threads:
-        results = map_images(str, items(), executor=threads)
+        results = map_images(str, items(), executor=threads, in_order=in_order)
         ahead = [len(taken) - done for done, _ in enumerate(results)]
     assert ahead[0] == 4
     assert max(ahead) == 4
@@ -62,6 +76,13 @@ def test_without_executor_an_item_is_taken_when_its_turn_comes():
     results = map_images(str, (taken.append(item) or item for item in range(5)))
     next(results)
     assert taken == [0]
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_an_error_out_of_order_names_the_item_that_failed(in_order):
+    with ThreadPoolExecutor(2) as threads, pytest.raises(ZeroDivisionError) as caught:
+        list(map_images(lambda item: 1 / item, [1.0, 2.0, 0.0, 3.0], executor=threads, in_order=in_order))
+    assert caught.value.__notes__ == ["0.0"]
 
 
 def test_an_error_keeps_its_type_and_names_the_item(executor):

@@ -5,19 +5,24 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
-
-import torch
-from torch import Tensor
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from .. import _cli, _files, _plots
-from ..images import image_paths, random_crop, read_image
-from ..zoo import load_codec
-from .decomposition import decompose
-from .report import averages, draw, format_table
+from ..images import image_paths
+from ..parallel import map_images
+from ..tables import GAPS, read_table, write_table
+from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec
+from .ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
+from .jobs import Job, Settings, groups, measure
+from .report import differences, draw, format_report, means
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LABELS = ["model", "lmbda", "image"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,77 +30,140 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _cli.parser(
         "gaps",
         "Split the cost of each image, bpp + lmbda * mse, into the cost of the ideal channel (-log Gamma) and the\n"
-        "amortization and approximation gap of the encoder; together they are the inference gap.",
-        "python -m rdgap.gaps photo.png --model two-layer-lite --lmbda 0.01 --crop 64",
+        "amortization and approximation gap of the encoder; together they are the inference gap. Several models are\n"
+        "compared image by image. With --csv every finished row is kept, and the same command goes on from there.",
+        "python -m rdgap.gaps photo.png --model two-layer-lite --lmbda 0.01 --crop 64 --csv gaps.csv --plot gaps.png",
     )
-    arguments.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of images")
-    arguments.add_argument(
-        "--model", default="two-layer-lite", help="name or .safetensors file (default: two-layer-lite)"
+    add = arguments.add_argument
+    add("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of images")
+    add(
+        "--model",
+        nargs="+",
+        default=[DEFAULT_MODEL],
+        help=f"names or .safetensors files of codecs (default: {DEFAULT_MODEL})",
     )
-    arguments.add_argument(
-        "--lmbda", type=_cli.positive_float, default=0.01, help="weight of the MSE in bits per pixel (default: 0.01)"
+    add(
+        "--lmbda",
+        nargs="+",
+        type=_cli.positive_float,
+        default=[DEFAULT_LMBDA],
+        help=f"weights of the MSE in bits per pixel (default: {DEFAULT_LMBDA})",
     )
-    arguments.add_argument(
-        "--crop", type=_cli.positive_int, metavar="SIZE", help="take a random square of each image (default: all of it)"
+    add(
+        "--crop",
+        type=_cli.positive_int,
+        default=0,
+        metavar="SIZE",
+        help="take a random square of each image (default: all of it)",
     )
-    arguments.add_argument("--chains", type=_at_least_two, default=16, help="annealed chains per image (default: 16)")
-    arguments.add_argument("--temperatures", type=_at_least_two, default=100, help="annealing steps (default: 100)")
-    arguments.add_argument("--fit-steps", type=_cli.positive_int, default=500, help="steps of each fit (default: 500)")
-    arguments.add_argument("--samples", type=_at_least_two, default=64, help="draws for the cost of a q (default: 64)")
-    arguments.add_argument(
-        "--batch", type=_cli.positive_int, default=16, help="latents decoded at a time; bounds memory (default: 16)"
+    add("--chains", type=_at_least_two, default=4, help="annealed chains per image (default: 4)")
+    add("--temperatures", type=_at_least_two, default=100, help="annealing steps (default: 100)")
+    add(
+        "--leapfrog-steps",
+        type=_cli.positive_int,
+        default=LEAPFROG_STEPS,
+        help=f"of each HMC move (default: {LEAPFROG_STEPS})",
     )
+    add(
+        "--target-acceptance",
+        type=_share,
+        default=TARGET_ACCEPTANCE,
+        help=f"that HMC's step sizes are tuned for (default: {TARGET_ACCEPTANCE})",
+    )
+    add("--fit-steps", type=_cli.positive_int, default=300, help="steps of each fit (default: 300)")
+    add("--samples", type=_at_least_two, default=64, help="draws for the cost of a q (default: 64)")
+    add(
+        "--batch",
+        type=_cli.positive_int,
+        default=16,
+        help="latents decoded at a time, of images of equal size together; bounds memory (default: 16)",
+    )
+    add("--bf16", action="store_true", help="follow slopes in bfloat16; energies and bounds stay in full precision")
     _cli.add_seed(arguments)
     _cli.add_device(arguments)
-    _cli.add_output(arguments, "--csv", "a table, one row per image")
-    _cli.add_output(arguments, "--json", "settings, images and averages")
-    _cli.add_plot(arguments, "the costs as stacked bars")
+    _cli.add_cluster(arguments)
+    _cli.add_output(arguments, "--csv", "a table, one row per image; rows of the same settings in it are kept")
+    _cli.add_output(arguments, "--json", "settings, images, means and differences")
+    _cli.add_plot(arguments, "the costs as stacked bars: of each image, or means of several models or lmbdas")
     return _cli.run(_body, arguments, argv)
 
 
 def _body(options: argparse.Namespace) -> None:
-    import pandas as pd
-
-    device = _cli.device(options.device)
+    settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
     paths = image_paths(options.images)
-    images = [_read(path, options.crop, options.seed) for path in paths]
-    model = load_codec(options.model, options.lmbda, device=device)
-    generator = torch.Generator(device).manual_seed(options.seed)
+    _check_distinct("--model", options.model)
+    _check_distinct("--lmbda", options.lmbda)
+    _check_distinct("the names of the images", [path.stem for path in paths])
+    for model, lmbda in product(options.model, options.lmbda):
+        load_codec(model, lmbda)
+    if not options.cluster:
+        _cli.device(options.device)
+    kept = _read_rows(options.csv, settings) if options.csv and options.csv.exists() else None
 
-    frames = []
-    with tqdm(total=len(images), desc="images", disable=None) as progress:
-        for group in _groups(images, max(1, options.batch // options.chains)):
-            gaps = decompose(
-                model,
-                group.to(device),
-                options.lmbda,
-                generator=generator,
-                chains=options.chains,
-                temperatures=options.temperatures,
-                fit_steps=options.fit_steps,
-                samples=options.samples,
-                batch=options.batch,
-            )
-            frames.append(gaps.to_frame())
-            progress.update(len(group))
-    table = pd.concat(frames, ignore_index=True)
-    table.insert(0, "image", [str(path) for path in paths])
-    table.insert(1, "model", options.model)
-
-    print(format_table(table))
-    if options.csv:
-        with _files.replacing(options.csv) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
+    table = _measure(options, settings, paths, kept)
+    wanted = list(product(options.model, options.lmbda, [path.stem for path in paths]))
+    table = table.set_index(_LABELS).loc[wanted].reset_index()
+    print(format_report(table))
     if options.json:
-        settings = ("model", "lmbda", "crop", "chains", "temperatures", "fit_steps", "samples", "batch", "seed")
         content = {
-            "settings": {name: getattr(options, name) for name in settings} | {"device": str(device)},
-            "images": table.to_dict(orient="records"),
-            "average": {name: None if math.isnan(amount) else amount for name, amount in averages(table).items()},
+            "settings": settings.columns,
+            "images": _records(table),
+            "means": _records(means(table)),
+            "differences": _records(differences(table)),
         }
         _files.write_json(options.json, content)
     if options.plot:
         _plots.save(draw(table), options.plot)
+
+
+def _measure(
+    options: argparse.Namespace, settings: Settings, paths: Sequence[Path], kept: pd.DataFrame | None
+) -> pd.DataFrame:
+    """Measure what has no row yet; every finished job is written at once."""
+    import pandas as pd
+
+    frames = [] if kept is None else [kept]
+    done = set() if kept is None else set(kept[_LABELS].itertuples(index=False, name=None))
+    together = list(groups(paths, settings))
+    jobs = []
+    for model, lmbda, group in product(options.model, options.lmbda, together):
+        missing = tuple(path.absolute() for path in group if (model, lmbda, path.stem) not in done)
+        if missing:
+            jobs.append(Job(model=model, lmbda=lmbda, paths=missing, settings=settings, device=options.device))
+    with _cli.executor(options.cluster) as executor:
+        for frame in map_images(measure, jobs, executor=executor, in_order=False, description="gaps"):
+            frames.append(frame)
+            if options.csv:
+                write_table(options.csv, pd.concat(frames), GAPS)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _read_rows(path: Path, settings: Settings) -> pd.DataFrame:
+    """Read the rows of an earlier run, if its settings were the same."""
+    table = read_table(path, GAPS)
+    for name, setting in settings.columns.items():
+        others = [found for found in table[name] if found != setting]
+        if others:
+            raise ValueError(
+                f"{path} has rows with {name} {others[0]}, this run has {setting}: write it to another file."
+            )
+    if table.duplicated(_LABELS).any():
+        raise ValueError(f"{path} must have one row per model, lmbda and image, got several.")
+    return table
+
+
+def _records(table: pd.DataFrame) -> list[Mapping[str, object]]:
+    """Return the rows for JSON, where nothing stands for not-a-number."""
+    return [
+        {str(name): None if isinstance(entry, float) and math.isnan(entry) else entry for name, entry in row.items()}
+        for row in table.to_dict(orient="records")
+    ]
+
+
+def _check_distinct(what: str, names: Sequence[object]) -> None:
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise ValueError(f"{what} must be different from each other, got {name} twice.")
 
 
 def _at_least_two(text: str) -> int:
@@ -105,25 +173,11 @@ def _at_least_two(text: str) -> int:
     return number
 
 
-def _read(path: Path, crop: int | None, seed: int) -> Tensor:
-    """Read an image; its crop depends on the seed and the file's name, not on the other images."""
-    image = read_image(path)
-    if crop is None:
-        return image
-    generator = torch.Generator().manual_seed(seed + zlib.crc32(path.name.encode()))
-    try:
-        return random_crop(image, crop, generator)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _groups(images: Sequence[Tensor], most: int) -> Iterator[Tensor]:
-    """Stack neighbours of equal size, at most `most` at a time."""
-    start = 0
-    for end in range(1, len(images) + 1):
-        if end == len(images) or end - start == most or images[end].shape != images[start].shape:
-            yield torch.stack(list(images[start:end]))
-            start = end
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {text}")
+    return number
 
 
 if __name__ == "__main__":

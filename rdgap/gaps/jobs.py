@@ -1,0 +1,123 @@
+"""One piece of the command's work, which any process of any machine can do: some images under one codec."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .. import _cli
+from ..images import random_crop, read_image
+from ..ntc import NTCCodec
+from ..zoo import load_codec
+from .decomposition import decompose
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What defines a measurement besides model, lmbda and image; see `decompose` and `rdgap.tables.GAPS`."""
+
+    crop: int  # 0: the whole image
+    seed: int
+    chains: int
+    temperatures: int
+    leapfrog_steps: int
+    target_acceptance: float
+    fit_steps: int
+    samples: int
+    batch: int
+    bf16: bool
+
+    @property
+    def columns(self) -> dict[str, object]:
+        """The settings as they stand in each row."""
+        return {**vars(self), "bf16": int(self.bf16)}
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Job:
+    """Images of equal size to be measured together under one codec.
+
+    The random numbers depend on the seed and the names of the job's images, on nothing else: neither on the place where
+    it runs, nor on the jobs before it, nor on the codec.
+    """
+
+    model: str
+    lmbda: float
+    paths: tuple[Path, ...]
+    settings: Settings
+    device: str
+
+    def __repr__(self) -> str:
+        """Name the job, for the message of an error."""
+        return f"{self.model}, lmbda {self.lmbda:g}, {', '.join(path.name for path in self.paths)}"
+
+
+def measure(job: Job) -> pd.DataFrame:
+    """Decompose the cost of the job's images; return one row per image with the columns `rdgap.tables.GAPS`."""
+    settings, device = job.settings, _cli.device(job.device)
+    images = torch.stack([read_crop(path, settings) for path in job.paths])
+    gaps = decompose(
+        _loaded(job.model, job.lmbda, device),
+        images.to(device),
+        job.lmbda,
+        generator=torch.Generator(device).manual_seed(_seed_of(settings.seed, job.paths)),
+        chains=settings.chains,
+        temperatures=settings.temperatures,
+        leapfrog_steps=settings.leapfrog_steps,
+        target_acceptance=settings.target_acceptance,
+        fit_steps=settings.fit_steps,
+        samples=settings.samples,
+        batch=settings.batch,
+        bf16=settings.bf16,
+    )
+    labels = {"model": job.model, "image": [path.stem for path in job.paths], "device": device.type}
+    return gaps.to_frame().assign(**labels, **settings.columns)
+
+
+def read_crop(path: Path, settings: Settings) -> Tensor:
+    """Read an image, (3, height, width); its crop depends on the seed and the file's name.
+
+    Raises:
+        ValueError: If the file is not an image, or smaller than the crop.
+        OSError: If it cannot be read.
+    """
+    image = read_image(path)
+    if not settings.crop:
+        return image
+    generator = torch.Generator().manual_seed(_seed_of(settings.seed, [path]))
+    try:
+        return random_crop(image, settings.crop, generator)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def groups(paths: Sequence[Path], settings: Settings) -> Iterator[tuple[Path, ...]]:
+    """Put images of equal size together, as many as fill a batch with all their chains.
+
+    Every image is read, so that one that cannot be used is found out before the work begins; errors as `read_crop`.
+    """
+    by_size: dict[torch.Size, list[Path]] = {}
+    for path in paths:
+        by_size.setdefault(read_crop(path, settings).shape, []).append(path)
+    most = max(1, settings.batch // settings.chains)
+    for equal in by_size.values():
+        yield from (tuple(equal[start : start + most]) for start in range(0, len(equal), most))
+
+
+@cache
+def _loaded(model: str, lmbda: float, device: torch.device) -> NTCCodec:
+    return load_codec(model, lmbda, device=device)
+
+
+def _seed_of(seed: int, paths: Sequence[Path]) -> int:
+    return seed + zlib.crc32("/".join(path.name for path in paths).encode())

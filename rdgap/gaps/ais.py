@@ -1,65 +1,114 @@
-"""Annealed importance sampling of `log Gamma` (Neal 2001) from a fitted Gaussian, with HMC transitions.
+"""Annealed importance sampling of `log Gamma` (Neal 2001), forward and in reverse, with HMC transitions.
 
-The average of the weights over chains is an unbiased estimate of `Gamma`; its logarithm is, in expectation, a *lower*
-bound of `log Gamma`, and `-log Gamma` is bounded from above. More temperatures and more chains tighten it.
+Forward, from a fitted Gaussian to the posterior: the average of the weights over chains is an unbiased estimate of
+`Gamma`, so that `-log` of it bounds `-log Gamma` from *above* in expectation. In reverse, from an exact sample of the
+posterior, the average of the inverse weights is an unbiased estimate of `1 / Gamma`, and its logarithm bounds
+`-log Gamma` from *below* in expectation. More temperatures and more chains tighten both.
+
+The same chains give thermodynamic integration: `-log Gamma` is the integral of `E_beta[B]` over the path, which falls
+as beta rises. Its left Riemann sum lies above and its right sum below, where the chains are in equilibrium.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .hmc import State, half_square, transition
+from .hmc import transition
+from .path import AnnealingPath, GaussianPath, State
 from .posterior import Posterior
 from .variational import Gaussian
 
 _STEEPNESS = 2.0  # of the sigmoid schedule: small steps near both ends
-_TARGET_ACCEPTANCE = 0.7
 _ADAPTATION_RATE = 0.3
+LEAPFROG_STEPS = 5
+TARGET_ACCEPTANCE = 0.7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """How the chains move: tuned in a first round, frozen while weighing, because adapting then would spoil the bound.
+
+    Attributes:
+        betas: Places along the path, rising.
+        step_sizes: Of the moves at `betas[1:]`, (number of betas - 1, images), in the coordinates of the path, whose
+            fitted widths are the mass.
+        leapfrog_steps: Per move.
+    """
+
+    betas: tuple[float, ...]
+    step_sizes: Tensor
+    leapfrog_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk:
+    """What chains saw on their way along a path.
+
+    Attributes:
+        state: Where they ended.
+        slopes_nats: `B` of each chain at each beta, betas rising, (betas, chains, images), double precision.
+        acceptance: Mean acceptance probability of the moves, (images,).
+        divergent_share: Share of proposals whose energy was not finite or jumped by 1000 nats, (images,). They are
+            rejected, which keeps the bounds; many of them mean chains that do not move.
+    """
+
+    state: State
+    slopes_nats: Tensor
+    acceptance: Tensor
+    divergent_share: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnnealedEstimate:
-    """Estimate of `log Gamma` of each image from independent annealed chains.
+    """Estimates of `-log Gamma` of each image from chains that walked from the base to the posterior.
 
     Attributes:
-        log_weights_nats: Of each chain, (chains, images), double precision; `E[exp(.)] = Gamma`.
+        upper_sums_nats: Left Riemann sum of each chain, (chains, images), double precision. Its negative is the chain's
+            log weight, `E[exp(-.)] = Gamma`.
+        lower_sums_nats: Right Riemann sum of each chain, (chains, images).
         acceptance: Mean acceptance probability of the HMC moves while weighing, (images,).
-        temperatures: Number of steps along the path.
+        divergent_share: Share of divergent proposals, (images,); see `Walk`.
+        kernel: How the chains moved.
+        state: Where the chains ended.
     """
 
-    log_weights_nats: Tensor
+    upper_sums_nats: Tensor
+    lower_sums_nats: Tensor
     acceptance: Tensor
-    temperatures: int
+    divergent_share: Tensor
+    kernel: Kernel
+    state: State
 
     @property
     def neg_log_gamma_upper_nats(self) -> Tensor:
-        """`-log mean exp` over the chains, (images,): in expectation an upper bound of `-log Gamma`."""
-        return -_log_mean_exp(self.log_weights_nats)
+        """`-log mean exp` over the chains' log weights, (images,): in expectation an upper bound of `-log Gamma`."""
+        return -log_mean_exp(-self.upper_sums_nats)
 
     @property
     def stderr_nats(self) -> Tensor:
-        """Jackknife standard error over the chains, (images,).
-
-        Unlike the delta method it does not saturate at one nat when a single chain carries all the weight.
-        """
-        log_weights = self.log_weights_nats
-        chains, nothing = len(log_weights), torch.full_like(log_weights[:1], -math.inf)
-        before = torch.cat([nothing, log_weights.logcumsumexp(0)[:-1]])
-        after = torch.cat([log_weights.flip(0).logcumsumexp(0).flip(0)[1:], nothing])
-        return ((chains - 1) * torch.logaddexp(before, after).var(0, correction=0)).sqrt()
+        """Jackknife standard error of the upper bound over the chains, (images,)."""
+        return jackknife_stderr(-self.upper_sums_nats)
 
     @property
     def effective_chains(self) -> Tensor:
         """Effective sample size of the weights, (images,), from 1 to the number of chains."""
-        shares = self.log_weights_nats.softmax(0)
-        return 1 / shares.square().sum(0)
+        return 1 / (-self.upper_sums_nats).softmax(0).square().sum(0)
+
+    @property
+    def thermodynamic_upper_nats(self) -> Tensor:
+        """Thermodynamic integration by left sums, (images,): an upper bound even out of equilibrium, in expectation."""
+        return self.upper_sums_nats.mean(0)
+
+    @property
+    def thermodynamic_lower_nats(self) -> Tensor:
+        """Thermodynamic integration by right sums, (images,): a lower bound as far as the chains are in equilibrium."""
+        return self.lower_sums_nats.mean(0)
 
 
 def anneal(
@@ -69,57 +118,122 @@ def anneal(
     chains: int,
     temperatures: int,
     generator: torch.Generator,
-    leapfrog_steps: int = 5,
+    leapfrog_steps: int = LEAPFROG_STEPS,
+    target_acceptance: float = TARGET_ACCEPTANCE,
 ) -> AnnealedEstimate:
     """Estimate `log Gamma` by annealing from `base` to the posterior along `base^(1 - beta) exp(-beta U)`.
 
-    Works in the coordinates in which `base` is standard normal, so that HMC moves are scaled by the fitted widths.
-    Two rounds: in the first a few chains adapt the step size of each temperature and image; in the second all chains
-    run with the frozen step sizes and are weighed. Adapting while weighing would spoil the bound.
+    Two rounds: in the first a few chains tune the step size of each temperature and image; in the second all chains
+    run with the frozen kernel and are weighed.
 
     Args:
         posterior: Target.
         base: Fitted Gaussian of each image.
         chains: Independent chains for each image, at least 2.
-        temperatures: Steps along the path, with a HMC move between any two.
+        temperatures: Steps along the path, with a HMC move after each.
         generator: Source of all random numbers.
         leapfrog_steps: Per HMC move.
+        target_acceptance: Mean acceptance probability that the step sizes are tuned for.
 
     Raises:
         RuntimeError: If the energy is not finite where the base distribution puts its samples.
     """
-    target = _whitened(posterior, base)
-    betas = sigmoid_schedule(temperatures)
-    size = (len(base.mean), base.mean.shape[-1])
+    path = GaussianPath(posterior, base)
+    kernel = tune(
+        path,
+        path.start(max(2, chains // 4), generator),
+        sigmoid_schedule(temperatures),
+        leapfrog_steps=leapfrog_steps,
+        target_acceptance=target_acceptance,
+        generator=generator,
+    )
+    walk = walk_up(path, path.start(chains, generator), kernel, generator)
+    return AnnealedEstimate(
+        upper_sums_nats=left_sums(walk, kernel)[-1],
+        lower_sums_nats=right_sum(walk, kernel),
+        acceptance=walk.acceptance,
+        divergent_share=walk.divergent_share,
+        kernel=kernel,
+        state=walk.state,
+    )
 
-    def start(number: int) -> State:
-        return target(torch.randn((number, *size), dtype=base.mean.dtype, device=base.mean.device, generator=generator))
 
-    def move(state: State, beta: float, step_size: Tensor) -> tuple[State, Tensor]:
-        return transition(
-            state, target, beta=beta, step_size=step_size, leapfrog_steps=leapfrog_steps, generator=generator
-        )
-
-    state = start(max(1, chains // 4))
-    step_size = torch.full(size[:1], size[1] ** -0.25, dtype=torch.double, device=base.mean.device)
+def tune(
+    path: AnnealingPath,
+    state: State,
+    betas: Sequence[float],
+    *,
+    leapfrog_steps: int,
+    target_acceptance: float,
+    generator: torch.Generator,
+) -> Kernel:
+    """Walk along the path once and find step sizes that are accepted as often as asked."""
+    _, images, dim = state.points.shape
+    step_size = torch.full((images,), dim**-0.25, dtype=torch.double, device=state.points.device)
     step_sizes = []
-    for beta in tqdm(betas[1:-1], desc="step sizes", leave=False, disable=None):
-        state, probability = move(state, beta, step_size)
-        step_size = step_size * (_ADAPTATION_RATE * (probability.mean(0) - _TARGET_ACCEPTANCE)).exp()
+    for beta in tqdm(betas[1:], desc="step sizes", leave=False, disable=None):
+        move = transition(
+            state, path, beta=beta, step_size=step_size, leapfrog_steps=leapfrog_steps, generator=generator
+        )
+        state = move.state
+        step_size = step_size * (_ADAPTATION_RATE * (move.probability.mean(0) - target_acceptance)).exp()
         step_sizes.append(step_size)
+    return Kernel(betas=tuple(betas), step_sizes=torch.stack(step_sizes), leapfrog_steps=leapfrog_steps)
 
-    state = start(chains)
-    if not state.energy.isfinite().all():
-        raise RuntimeError("The energy of samples of the fitted Gaussian must be finite, to anneal from them.")
-    log_weights = torch.zeros_like(state.energy)
-    acceptance = torch.zeros_like(step_size)
-    for index, (beta, next_beta) in enumerate(pairwise(tqdm(betas, desc="annealing", leave=False, disable=None))):
-        if index > 0:
-            state, probability = move(state, beta, step_sizes[index - 1])
-            acceptance += probability.mean(0) / len(step_sizes)
-        log_base = -half_square(state.points) - 0.5 * size[1] * math.log(2 * math.pi)
-        log_weights = log_weights + (next_beta - beta) * (-state.energy - log_base)
-    return AnnealedEstimate(log_weights_nats=log_weights, acceptance=acceptance, temperatures=temperatures)
+
+def walk_up(path: AnnealingPath, state: State, kernel: Kernel, generator: torch.Generator) -> Walk:
+    """Let chains in equilibrium at the first beta walk to the last, with a move at each but the first."""
+    return _walk(path, state, kernel, range(1, len(kernel.betas)), generator)
+
+
+def walk_down(path: AnnealingPath, state: State, kernel: Kernel, generator: torch.Generator) -> Walk:
+    """Let chains in equilibrium at the last beta walk to the first, with a move at each in between."""
+    return _walk(path, state, kernel, range(len(kernel.betas) - 2, 0, -1), generator)
+
+
+def _walk(path: AnnealingPath, state: State, kernel: Kernel, stations: range, generator: torch.Generator) -> Walk:
+    slopes, probabilities, divergences = [state.second], [], []
+    for station in tqdm(stations, desc="annealing", leave=False, disable=None):
+        move = transition(
+            state,
+            path,
+            beta=kernel.betas[station],
+            step_size=kernel.step_sizes[station - 1],
+            leapfrog_steps=kernel.leapfrog_steps,
+            generator=generator,
+        )
+        state = move.state
+        slopes.append(state.second)
+        probabilities.append(move.probability.mean(0))
+        divergences.append(move.diverged.double().mean(0))
+    return Walk(
+        state=state,
+        slopes_nats=torch.stack(slopes if stations.step > 0 else slopes[::-1]),
+        acceptance=torch.stack(probabilities).mean(0),
+        divergent_share=torch.stack(divergences).mean(0),
+    )
+
+
+def left_sums(walk: Walk, kernel: Kernel) -> Tensor:
+    """Return `INT E_beta[B] d beta` up to each beta but the first by left sums, (betas - 1, chains, images).
+
+    For chains that walked up the last one is minus their log weights, and in expectation an upper bound of
+    `-log Z_1 / Z_0`.
+    """
+    return torch.cumsum(_widths(kernel, walk) * walk.slopes_nats[:-1], 0)
+
+
+def right_sum(walk: Walk, kernel: Kernel) -> Tensor:
+    """Return `INT E_beta[B] d beta` by the right sum, (chains, images).
+
+    For chains that walked down it is minus their log weights (read from the base to the posterior), and in
+    expectation a lower bound of `-log Z_1 / Z_0`.
+    """
+    return (_widths(kernel, walk) * walk.slopes_nats[-len(kernel.betas) + 1 :]).sum(0)
+
+
+def _widths(kernel: Kernel, walk: Walk) -> Tensor:
+    return torch.tensor(kernel.betas, dtype=torch.double, device=walk.slopes_nats.device).diff()[:, None, None]
 
 
 def sigmoid_schedule(temperatures: int) -> list[float]:
@@ -128,16 +242,17 @@ def sigmoid_schedule(temperatures: int) -> list[float]:
     return ((ramp - ramp[0]) / (ramp[-1] - ramp[0])).tolist()
 
 
-def _whitened(posterior: Posterior, base: Gaussian) -> Callable[[Tensor], State]:
-    """Return the target in the coordinates `(z - mean) / std`; the Jacobian enters the energy."""
-    std, log_volume = base.log_std.exp(), base.log_std.double().sum(-1)
-
-    def target(points: Tensor) -> State:
-        energy, gradient = posterior.energy_and_gradient(base.at(points))
-        return State(points=points, energy=energy - log_volume, gradient=std * gradient)
-
-    return target
-
-
-def _log_mean_exp(log_weights: Tensor) -> Tensor:
+def log_mean_exp(log_weights: Tensor) -> Tensor:
+    """Return `log mean exp` over the first dimension."""
     return log_weights.logsumexp(0) - math.log(len(log_weights))
+
+
+def jackknife_stderr(log_weights: Tensor) -> Tensor:
+    """Return the jackknife standard error of `log mean exp` over the first dimension.
+
+    Unlike the delta method it does not saturate at one nat when a single chain carries all the weight.
+    """
+    number, nothing = len(log_weights), torch.full_like(log_weights[:1], -math.inf)
+    before = torch.cat([nothing, log_weights.logcumsumexp(0)[:-1]])
+    after = torch.cat([log_weights.flip(0).logcumsumexp(0).flip(0)[1:], nothing])
+    return ((number - 1) * torch.logaddexp(before, after).var(0, correction=0)).sqrt()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from ..model import Codec
 from ..objective import check_lmbda, nats_to_bpp
-from .ais import anneal
-from .posterior import Posterior
-from .variational import fit_box, fit_gaussian, sample_box_cost
+from .ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE, anneal
+from .posterior import Posterior, flatten
+from .variational import Box, fit_box, fit_gaussian
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,13 +24,53 @@ GAPS = ("amortization_gap_lower", "approximation_gap", "inference_gap_lower")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GapDecomposition:
-    """The inference gap of each image and its parts, for the noise channel of a codec.
+class SourceBounds:
+    """What is known of the source's own R-D function, in bits per pixel; by default that costs are not negative.
 
-        encoder = -log Gamma  +  approximation gap  +  amortization gap      (cost: bpp + lmbda * mse)
+    Attributes:
+        irreducible_lower_bpp: Lower bound of `inf_w F_w`.
+        irreducible_upper_bpp: Upper bound of it.
+        fixed_decoder_lower_bpp: Lower bound of `F_g`, the same for the codec's own decoder.
+        fixed_decoder_upper_bpp: Upper bound of it.
+    """
+
+    irreducible_lower_bpp: float = 0.0
+    irreducible_upper_bpp: float = math.inf
+    fixed_decoder_lower_bpp: float = 0.0
+    fixed_decoder_upper_bpp: float = math.inf
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that cross."""
+        for name in ("irreducible", "fixed_decoder"):
+            lower, upper = getattr(self, f"{name}_lower_bpp"), getattr(self, f"{name}_upper_bpp")
+            if not 0 <= lower <= upper:
+                raise ValueError(f"`{name}` bounds must satisfy 0 <= lower <= upper, got {lower} and {upper}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Mean over images with its two errors kept apart, in bits per pixel.
+
+    Attributes:
+        mean_bpp: Mean over images, equally weighted.
+        estimator_stderr_bpp: Monte Carlo error of that mean.
+        image_stderr_bpp: How far it may be from the mean of all images like these; NaN for one image.
+    """
+
+    mean_bpp: float
+    estimator_stderr_bpp: float
+    image_stderr_bpp: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GapDecomposition:
+    """Every term of Eq. 24 for the noise channel of a codec on some images.
+
+        encoder = irreducible + modeling gap + approximation gap + amortization gap      (cost: bpp + lmbda * mse)
+                  '------- -log Gamma -----'   '--------- inference gap ---------'
 
     All tensors are (images,), double precision, on the CPU. `*_stderr_bpp` is the Monte Carlo error of the estimate of
-    that image, nothing else. A gap's name carries its side; the sides of `-log Gamma` and of what follows from it hold
+    that image, nothing else. A term's name carries its side; the sides of `-log Gamma` and of what follows from it hold
     in expectation.
 
     Attributes:
@@ -38,10 +79,14 @@ class GapDecomposition:
         fitted_gaussian_bpp: Cost of a fitted diagonal Gaussian, from which the annealing starts: an upper bound on
             the best of its family. It belongs to no gap.
         neg_log_gamma_upper_bpp: `-log Gamma`, the cost of the ideal channel, by annealed importance sampling.
+        equilibrium_lower_bpp: `-log Gamma` by right sums of thermodynamic integration along the same chains: a lower
+            bound as far as they are in equilibrium.
         rounded_bpp: Cost of the hard-rounded codec. It belongs to another model, the lattice with its probability
             mass function, which has a `Gamma` of its own: never subtract it from the others.
         acceptance: Mean acceptance probability of HMC.
+        divergent_share: Share of HMC proposals whose energy was not finite or jumped by 1000 nats.
         effective_chains: Effective sample size of the annealed weights; near 1 the standard error is unreliable.
+        source: What is known of the source.
         chains: Number of annealed chains.
         temperatures: Number of annealing steps.
         seconds: Wall-clock time per image.
@@ -57,9 +102,13 @@ class GapDecomposition:
     fitted_gaussian_stderr_bpp: Tensor
     neg_log_gamma_upper_bpp: Tensor
     neg_log_gamma_upper_stderr_bpp: Tensor
+    equilibrium_lower_bpp: Tensor
+    equilibrium_lower_stderr_bpp: Tensor
     rounded_bpp: Tensor
     acceptance: Tensor
+    divergent_share: Tensor
     effective_chains: Tensor
+    source: SourceBounds = SourceBounds()
     chains: int
     temperatures: int
     seconds: float
@@ -96,14 +145,46 @@ class GapDecomposition:
         """Standard error of the inference gap."""
         return torch.hypot(self.encoder_stderr_bpp, self.neg_log_gamma_upper_stderr_bpp)
 
+    def mean(self, name: str) -> Estimate:
+        """Return the mean over images of a cost or gap, called as its field or property less `_bpp`."""
+        amount, stderr = getattr(self, f"{name}_bpp"), getattr(self, f"{name}_stderr_bpp")
+        number = len(amount)
+        return Estimate(
+            mean_bpp=float(amount.mean()),
+            estimator_stderr_bpp=float(stderr.norm()) / number,
+            image_stderr_bpp=float(amount.std()) / number**0.5 if number > 1 else math.nan,
+        )
+
+    @property
+    def modeling_gap_interval_bpp(self) -> tuple[float, float]:
+        """What decoder and prior lose against the best of all, `E[-log Gamma] - inf_w F_w`: lower and upper bound."""
+        return self._over(self.source.irreducible_lower_bpp, self.source.irreducible_upper_bpp)
+
+    @property
+    def prior_gap_interval_bpp(self) -> tuple[float, float]:
+        """What the prior loses for the codec's own decoder, `E[-log Gamma] - F_g`: lower and upper bound."""
+        return self._over(self.source.fixed_decoder_lower_bpp, self.source.fixed_decoder_upper_bpp)
+
+    @property
+    def transform_gap_interval_bpp(self) -> tuple[float, float]:
+        """What the decoder loses, `F_g - inf_w F_w`: lower and upper bound."""
+        known, ideal = self.source, float(self.neg_log_gamma_upper_bpp.mean())
+        upper = min(known.fixed_decoder_upper_bpp, ideal) - known.irreducible_lower_bpp
+        return max(0.0, known.fixed_decoder_lower_bpp - known.irreducible_upper_bpp), upper
+
+    def _over(self, lower: float, upper: float) -> tuple[float, float]:
+        """Return the interval of `E[-log Gamma]` less something between `lower` and `upper`; not below zero."""
+        least = float(self.equilibrium_lower_bpp.mean()) - upper
+        return max(0.0, least), float(self.neg_log_gamma_upper_bpp.mean()) - lower
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per image, a column per cost, gap, standard error and diagnostic."""
         import pandas as pd
 
         columns = {"lmbda": self.lmbda, "num_pixels": self.num_pixels}
-        for name in (*COSTS, *GAPS):
+        for name in (*COSTS, "equilibrium_lower", *GAPS):
             columns |= {f"{name}{unit}": getattr(self, f"{name}{unit}").numpy() for unit in ("_bpp", "_stderr_bpp")}
-        for name in ("rounded_bpp", "acceptance", "effective_chains"):
+        for name in ("rounded_bpp", "acceptance", "divergent_share", "effective_chains"):
             columns[name] = getattr(self, name).numpy()
         return pd.DataFrame(
             columns | {"chains": self.chains, "temperatures": self.temperatures, "seconds": self.seconds}
@@ -116,11 +197,15 @@ def decompose(
     lmbda: float,
     *,
     generator: torch.Generator,
-    chains: int = 16,
+    chains: int = 4,
     temperatures: int = 100,
-    fit_steps: int = 500,
+    leapfrog_steps: int = LEAPFROG_STEPS,
+    target_acceptance: float = TARGET_ACCEPTANCE,
+    fit_steps: int = 300,
     samples: int = 64,
     batch: int = 16,
+    bf16: bool = False,
+    source: SourceBounds | None = None,
 ) -> GapDecomposition:
     """Split the cost of each image into the cost of the ideal channel and the gaps of the encoder.
 
@@ -131,9 +216,13 @@ def decompose(
         generator: Source of all random numbers, on the device of the images.
         chains: Annealed chains for each image, at least 2.
         temperatures: Annealing steps, at least 2.
+        leapfrog_steps: Of each HMC move between two temperatures.
+        target_acceptance: Mean acceptance probability that HMC's step sizes are tuned for.
         fit_steps: Optimization steps of each fitted `q`.
         samples: Draws from each `q`, at least 2, for its cost.
         batch: Most latents that are decoded at a time; bounds the memory.
+        bf16: Let fits and HMC follow slopes in bfloat16; energies stay in full precision, and so do all bounds.
+        source: What is known of the source's R-D function, for the modeling gap.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -150,28 +239,50 @@ def decompose(
         >>> bool(gaps.inference_gap_lower_bpp > 0)
         True
     """
-    _check(images, lmbda, chains=chains, temperatures=temperatures, fit_steps=fit_steps, samples=samples, batch=batch)
+    check_arguments(
+        images,
+        lmbda,
+        chains=chains,
+        temperatures=temperatures,
+        leapfrog_steps=leapfrog_steps,
+        fit_steps=fit_steps,
+        samples=samples,
+        batch=batch,
+    )
+    if not 0 < target_acceptance < 1:
+        raise ValueError(f"`target_acceptance` must lie between 0 and 1, got {target_acceptance}.")
     began = time.perf_counter()
-    posterior = Posterior(model, images, lmbda, batch=batch)
+    posterior = Posterior(model, images, lmbda, batch=batch, bf16=bf16)
     box = fit_box(posterior, steps=fit_steps, generator=generator)
     gaussian = fit_gaussian(posterior, steps=fit_steps, generator=generator)
-    estimate = anneal(posterior, gaussian, chains=chains, temperatures=temperatures, generator=generator)
-
-    costs_nats = {
-        "encoder": sample_box_cost(posterior, posterior.location, samples, generator),
-        "fitted_box": sample_box_cost(posterior, box, samples, generator),
+    estimate = anneal(
+        posterior,
+        gaussian,
+        chains=chains,
+        temperatures=temperatures,
+        generator=generator,
+        leapfrog_steps=leapfrog_steps,
+        target_acceptance=target_acceptance,
+    )
+    draws = {
+        "encoder": Box(location=posterior.location).sample_cost(posterior, samples, generator),
+        "fitted_box": box.sample_cost(posterior, samples, generator),
         "fitted_gaussian": gaussian.sample_cost(posterior, samples, generator),
+        "equilibrium_lower": estimate.lower_sums_nats,
     }
-    nats = {f"{name}_bpp": draws.mean(0) for name, draws in costs_nats.items()}
-    nats |= {f"{name}_stderr_bpp": draws.std(0) / samples**0.5 for name, draws in costs_nats.items()}
+    nats = {f"{name}_bpp": each.mean(0) for name, each in draws.items()}
+    nats |= {f"{name}_stderr_bpp": each.std(0) / len(each) ** 0.5 for name, each in draws.items()}
     nats["neg_log_gamma_upper_bpp"] = estimate.neg_log_gamma_upper_nats
     nats["neg_log_gamma_upper_stderr_bpp"] = estimate.stderr_nats
-    nats["rounded_bpp"] = posterior.rounded_nats
-    _check_estimates(nats)
+    rounded = [flatten(model.quantize(posterior.latents_of(row[None]))) for row in posterior.location]
+    nats["rounded_bpp"] = posterior.energy(torch.cat(rounded))
+    check_estimates(nats)
     return GapDecomposition(
         **{name: nats_to_bpp(amount, posterior.num_pixels).cpu() for name, amount in nats.items()},
         acceptance=estimate.acceptance.cpu(),
+        divergent_share=estimate.divergent_share.cpu(),
         effective_chains=estimate.effective_chains.cpu(),
+        source=source or SourceBounds(),
         chains=chains,
         temperatures=temperatures,
         seconds=(time.perf_counter() - began) / len(images),
@@ -180,17 +291,21 @@ def decompose(
     )
 
 
-def _check(images: Tensor, lmbda: float, **counts: int) -> None:
+def check_arguments(images: Tensor, lmbda: float, **counts: int) -> None:
+    """Raise `ValueError` unless there are images and every count is at least what its estimator needs."""
     check_lmbda(lmbda)
     if images.ndim != 4 or len(images) == 0:
         raise ValueError(f"`images` must be (images, channels, height, width), got {tuple(images.shape)}.")
     for name, count in counts.items():
-        least = 1 if name in ("fit_steps", "batch") else 2  # a standard error and a path need two
+        least = (
+            1 if name in ("fit_steps", "batch", "leapfrog_steps", "moves") else 2
+        )  # a standard error and a path need two
         if count < least:
             raise ValueError(f"`{name}` must be at least {least}, got {count}.")
 
 
-def _check_estimates(nats: dict[str, Tensor]) -> None:
+def check_estimates(nats: dict[str, Tensor]) -> None:
+    """Raise `RuntimeError` if an estimate is not finite or `-log Gamma` is negative beyond its error."""
     for name, amount in nats.items():
         if not amount.isfinite().all():
             raise RuntimeError(f"`{name}` is not finite for {int((~amount.isfinite()).sum())} of {len(amount)} images.")

@@ -1,0 +1,192 @@
+"""Gaps of the shipped models on 64 x 64 crops of the Kodak images, and how far annealing is from the truth.
+
+python analysis/kodak_gaps.py --images KODAK              # hours on two cores; the same command resumes
+python analysis/kodak_gaps.py --images KODAK --smoke      # two images, short chains, into a scratch folder
+
+Writes into analysis/tables:
+
+- kodak_gaps.csv: every term of each crop, model and lmbda;
+- kodak_gaps_doubled.csv: the same with twice the temperatures, on every third crop;
+- kodak_gaps_bidirectional.csv: both sides of -log Gamma on crops simulated from the models themselves;
+- kodak_gaps.json: settings and provenance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rdgap import _cli, _files
+from rdgap.gaps import Posterior, bidirectional, decompose, fit_gaussian, simulate
+from rdgap.images import image_paths, random_crop, read_image
+from rdgap.ntc import NTCCodec
+from rdgap.objective import nats_to_bpp
+from rdgap.parallel import map_images
+from rdgap.zoo import load_codec, model_directory, weights_name
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ("two-layer-lite", "jpeg-like-lite", "mean-scale-lite")
+LMBDAS = (0.01, 0.0025, 0.04)
+CROP, SEED = 64, 0
+CHAINS, TEMPERATURES, FIT_STEPS = 4, 100, 300
+SIMULATED = 6  # crops per model
+DOUBLED_STRIDE = 3  # every third crop, with twice the temperatures
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model at one lmbda on one image."""
+
+    model: str
+    lmbda: float
+    image: Path
+    temperatures: int
+    fit_steps: int
+
+    @property
+    def generator(self) -> torch.Generator:
+        """Random numbers that do not depend on the other jobs."""
+        return torch.Generator().manual_seed(SEED + zlib.crc32(self.image.name.encode()))
+
+    @property
+    def codec(self) -> NTCCodec:
+        """The trained codec."""
+        return _loaded(self.model, self.lmbda)
+
+    @property
+    def crop(self) -> Tensor:
+        """The one fixed crop of the image, (1, 3, 64, 64)."""
+        return random_crop(read_image(self.image), CROP, self.generator)[None]
+
+    @property
+    def labels(self) -> dict[str, object]:
+        """What identifies the row."""
+        return {"model": self.model, "lmbda": self.lmbda, "image": self.image.stem}
+
+
+@cache
+def _loaded(model: str, lmbda: float) -> NTCCodec:
+    return load_codec(model, lmbda)
+
+
+def measure_gaps(job: Job) -> dict[str, object]:
+    """Decompose the cost of one crop."""
+    torch.set_num_threads(1)
+    gaps = decompose(
+        job.codec,
+        job.crop,
+        job.lmbda,
+        generator=job.generator,
+        chains=CHAINS,
+        temperatures=job.temperatures,
+        fit_steps=job.fit_steps,
+        bf16=True,
+    )
+    return job.labels | gaps.to_frame().drop(columns="lmbda").to_dict("records")[0]
+
+
+def measure_both_sides(job: Job) -> dict[str, object]:
+    """Bound `-log Gamma` of a crop simulated from the model; the photograph gives its name to the random numbers."""
+    torch.set_num_threads(1)
+    began, generator = time.perf_counter(), job.generator
+    images, latents = simulate(job.codec, job.crop, job.lmbda, generator)
+    posterior = Posterior(job.codec, images, job.lmbda, batch=16, bf16=True)
+    base = fit_gaussian(posterior, steps=job.fit_steps, generator=generator)
+    sides = bidirectional(posterior, latents, base, chains=CHAINS, temperatures=job.temperatures, generator=generator)
+    amounts = {
+        "neg_log_gamma_upper_bpp": sides.neg_log_gamma_upper_nats,
+        "neg_log_gamma_lower_bpp": sides.neg_log_gamma_lower_nats,
+        "bidirectional_gap_bpp": sides.gap_nats,
+        "bidirectional_gap_stderr_bpp": sides.gap_stderr_nats,
+    }
+    return (
+        job.labels
+        | {"num_pixels": posterior.num_pixels}
+        | {name: float(nats_to_bpp(nats, posterior.num_pixels)) for name, nats in amounts.items()}
+        | {
+            "acceptance": float(sides.forward.acceptance),
+            "reverse_acceptance": float(sides.reverse_acceptance),
+            "chains": CHAINS,
+            "temperatures": job.temperatures,
+            "seconds": time.perf_counter() - began,
+        }
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--images", type=Path, required=True, help="folder of the Kodak images")
+    arguments.add_argument("--jobs", type=_cli.positive_int, default=os.cpu_count() or 1, help="processes")
+    arguments.add_argument("--smoke", action="store_true", help="the whole path in a minute, into a scratch folder")
+    return _cli.run(_tables, arguments, argv)
+
+
+def _tables(options: argparse.Namespace) -> None:
+    paths = image_paths([options.images])
+    out = ROOT / "analysis" / "tables"
+    models, lmbdas, temperatures, fit_steps = MODELS, LMBDAS, TEMPERATURES, FIT_STEPS
+    if options.smoke:
+        out = Path(tempfile.mkdtemp(prefix="kodak-gaps-"))
+        paths, models, lmbdas, temperatures, fit_steps = paths[:2], MODELS[:1], LMBDAS[:1], 3, 10
+
+    def jobs(lmbdas: Sequence[float], paths: Sequence[Path], temperatures: int) -> list[Job]:
+        ordered = product(lmbdas, paths, models)  # stopped early, it has measured all models on the same crops
+        return [Job(model, lmbda, path, temperatures, fit_steps) for lmbda, path, model in ordered]
+
+    with ProcessPoolExecutor(options.jobs) as executor:
+        for name, measure, wanted in (
+            ("kodak_gaps", measure_gaps, jobs(lmbdas[:1], paths, temperatures)),
+            ("kodak_gaps_bidirectional", measure_both_sides, jobs(lmbdas[:1], paths[:SIMULATED], temperatures)),
+            ("kodak_gaps_doubled", measure_gaps, jobs(lmbdas[:1], paths[::DOUBLED_STRIDE], 2 * temperatures)),
+            ("kodak_gaps", measure_gaps, jobs(lmbdas, paths, temperatures)),
+        ):
+            _complete(out / f"{name}.csv", measure, wanted, executor)
+    weights = {weights_name(*pair): _sha256(*pair) for pair in product(models, lmbdas)}
+    provenance = {
+        "command": "python analysis/kodak_gaps.py --images KODAK",
+        "settings": {"crop": CROP, "seed": SEED, "chains": CHAINS, "temperatures": temperatures}
+        | {"fit_steps": fit_steps, "slopes": "bfloat16", "energies": "float32, summed in float64"},
+        "weights_sha256": weights,
+        "torch": torch.__version__,
+    }
+    _files.write_text(out / "kodak_gaps.json", json.dumps(provenance, indent=2) + "\n")
+    print(f"tables in {out}")
+
+
+def _complete(
+    table: Path, measure: Callable[[Job], dict[str, object]], jobs: Sequence[Job], executor: ProcessPoolExecutor
+) -> None:
+    """Measure the jobs whose rows are not in the table yet; every finished row is kept at once."""
+    rows = pd.read_csv(table).to_dict("records") if table.exists() else []
+    keys = ("model", "lmbda", "image")
+    done = {tuple(row[key] for key in keys) for row in rows}
+    missing = [job for job in jobs if tuple(job.labels.values()) not in done]
+    for row in map_images(measure, missing, executor=executor, description=table.stem):
+        rows.append({str(name): entry for name, entry in row.items()})
+        with _files.replacing(table) as temporary:
+            pd.DataFrame(rows).sort_values(list(keys)).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _sha256(model: str, lmbda: float) -> str:
+    return hashlib.sha256((model_directory() / f"{weights_name(model, lmbda)}.safetensors").read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

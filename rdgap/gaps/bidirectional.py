@@ -1,0 +1,136 @@
+"""Bidirectional Monte Carlo (Grosse et al. 2015): how far annealing is from `log Gamma` where both sides are known.
+
+Images are simulated from the model itself, latents from the prior and pixels from the Gaussian whose negative
+log-density is `kappa SSE`. The latents that an image was made from are then an exact sample of its posterior, from
+which chains walk back to the base: their weights bound `-log Gamma` from below, as forward weights do from above.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..model import Codec, GenerativeCodec, Latents
+from ..objective import likelihood_sigma, reconstruct
+from .ais import (
+    LEAPFROG_STEPS,
+    TARGET_ACCEPTANCE,
+    AnnealedEstimate,
+    anneal,
+    jackknife_stderr,
+    log_mean_exp,
+    right_sum,
+    walk_down,
+)
+from .hmc import transition
+from .path import GaussianPath
+from .posterior import Posterior, flatten
+from .variational import Gaussian
+
+_SPREADING_MOVES = 5  # of the exact sample, so that the reverse chains do not all start at one point
+
+
+@dataclass(frozen=True, kw_only=True)
+class BidirectionalEstimate:
+    """Both sides of `-log Gamma` of simulated images.
+
+    Attributes:
+        forward: Chains from the base to the posterior.
+        lower_sums_nats: Right Riemann sum of each reverse chain, (chains, images), double precision; its negative is
+            the chain's log weight, read forward, and `E[exp(.)] = 1 / Gamma`.
+        reverse_acceptance: Mean acceptance probability of the reverse moves, (images,).
+    """
+
+    forward: AnnealedEstimate
+    lower_sums_nats: Tensor
+    reverse_acceptance: Tensor
+
+    @property
+    def neg_log_gamma_upper_nats(self) -> Tensor:
+        """Upper bound in expectation, (images,)."""
+        return self.forward.neg_log_gamma_upper_nats
+
+    @property
+    def neg_log_gamma_lower_nats(self) -> Tensor:
+        """Lower bound in expectation, (images,)."""
+        return log_mean_exp(self.lower_sums_nats)
+
+    @property
+    def gap_nats(self) -> Tensor:
+        """Upper less lower bound, (images,): in expectation at least the error of either."""
+        return self.neg_log_gamma_upper_nats - self.neg_log_gamma_lower_nats
+
+    @property
+    def gap_stderr_nats(self) -> Tensor:
+        """Jackknife standard error of the gap over the chains, (images,)."""
+        return torch.hypot(self.forward.stderr_nats, jackknife_stderr(self.lower_sums_nats))
+
+
+def simulate(model: Codec, images: Tensor, lmbda: float, generator: torch.Generator) -> tuple[Tensor, Latents]:
+    """Draw images from the model, and the latents that they were made from.
+
+    Args:
+        model: A codec whose prior can be sampled.
+        images: (images, channels, height, width); only their number and size matter.
+        lmbda: Sets the variance of the pixels' noise, `1 / (2 kappa)` on the 0..255 scale.
+        generator: Source of all random numbers.
+
+    Raises:
+        ValueError: If the codec has no `sample_prior`.
+    """
+    if not isinstance(model, GenerativeCodec):
+        raise ValueError(
+            "bidirectional Monte Carlo needs a codec with `sample_prior(latents, generator)`, "
+            f"got {type(model).__name__}, which has none."
+        )
+    with torch.no_grad():
+        latents = model.sample_prior(model.infer(images), generator)
+        decoded = reconstruct(model, latents, (images.shape[-2], images.shape[-1]))
+    noise = torch.randn(decoded.shape, dtype=decoded.dtype, device=decoded.device, generator=generator)
+    return decoded + likelihood_sigma(lmbda, decoded.shape[1]) / 255 * noise, latents
+
+
+def bidirectional(
+    posterior: Posterior,
+    latents: Latents,
+    base: Gaussian,
+    *,
+    chains: int,
+    temperatures: int,
+    generator: torch.Generator,
+    leapfrog_steps: int = LEAPFROG_STEPS,
+    target_acceptance: float = TARGET_ACCEPTANCE,
+) -> BidirectionalEstimate:
+    """Bound `-log Gamma` of simulated images from both sides with one and the same frozen kernel.
+
+    Args:
+        posterior: Target, of images from `simulate`.
+        latents: What they were made from.
+        base: Gaussian fitted to the images; must not know `latents`.
+        chains: Independent chains for each image and direction, at least 2.
+        temperatures: Steps along the path.
+        generator: Source of all random numbers.
+        leapfrog_steps: Per HMC move.
+        target_acceptance: Mean acceptance probability that the step sizes are tuned for.
+    """
+    estimate = anneal(
+        posterior,
+        base,
+        chains=chains,
+        temperatures=temperatures,
+        generator=generator,
+        leapfrog_steps=leapfrog_steps,
+        target_acceptance=target_acceptance,
+    )
+    path, kernel = GaussianPath(posterior, base), estimate.kernel
+    state = path.state(base.noise_of(flatten(latents)).expand_as(estimate.state.points))
+    for _ in range(_SPREADING_MOVES):  # they leave the posterior invariant
+        state = transition(
+            state, path, beta=1.0, step_size=kernel.step_sizes[-1], leapfrog_steps=leapfrog_steps, generator=generator
+        ).state
+    walk = walk_down(path, state, kernel, generator)
+    return BidirectionalEstimate(
+        forward=estimate, lower_sums_nats=right_sum(walk, kernel), reverse_acceptance=walk.acceptance
+    )

@@ -39,6 +39,8 @@ KINDS = [
     ("mean-scale", "noise"),
     ("mean-scale", "mixed"),
     ("factorized", "noise"),
+    ("scale", "noise"),
+    ("jpeg-like-hyper", "mixed"),
     ("charm", "mixed"),
     ("elic", "noise"),
 ]
@@ -46,7 +48,7 @@ KINDS = [
 
 def codec_of(prior: str, quantization: str) -> NTCCodec:
     """A tiny codec with that prior."""
-    if prior in ("mean-scale", "factorized"):
+    if prior not in PRIORS:
         return tiny_codec(prior=prior, quantization=quantization)
     recipe = tiny_recipe(quantization=quantization).model_dump() | {"prior": PRIORS[prior]}
     with torch.random.fork_rng(devices=[]):

@@ -79,7 +79,7 @@ EFFORTS = (
     Effort(dim=256, rank=8, chains=64, temperatures=60, samples=20_000),
     Effort(dim=1024, rank=16, chains=8, temperatures=150, samples=3_000),
 )
-BENT = Effort(dim=2, rank=0, chains=2048, temperatures=100, samples=400_000)
+BENT = Effort(dim=2, rank=1, chains=2048, temperatures=100, samples=400_000)
 SMOKE = (Effort(dim=2, rank=1, chains=256, temperatures=5, samples=1000, fit_steps=100),)
 
 

@@ -6,6 +6,7 @@ python analysis/kodak_gaps.py --images KODAK --smoke      # two images, short ch
 Writes into analysis/tables:
 
 - kodak_gaps.csv: every term of each crop, model and lmbda;
+- kodak_gaps_means.csv, kodak_gaps_differences.csv: means of it, and paired differences of the inference gaps;
 - kodak_gaps_doubled.csv: the same with twice the temperatures, on every sixth crop;
 - kodak_gaps_bidirectional.csv: both sides of -log Gamma on crops simulated from the models themselves;
 - kodak_gaps.json: settings and provenance.
@@ -33,11 +34,14 @@ import torch
 from torch import Tensor
 
 from rdgap import _cli, _files
-from rdgap.gaps import Posterior, bidirectional, decompose, fit_gaussian, simulate
+from rdgap.gaps import Posterior, bidirectional, fit_gaussian, jobs, report, simulate
+from rdgap.gaps.ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
+from rdgap.gaps.jobs import Settings
 from rdgap.images import image_paths, random_crop, read_image
 from rdgap.ntc import NTCCodec
 from rdgap.objective import nats_to_bpp
 from rdgap.parallel import map_images
+from rdgap.tables import GAPS, write_table
 from rdgap.zoo import load_codec, model_directory, weights_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,19 +90,22 @@ def _loaded(model: str, lmbda: float) -> NTCCodec:
 
 
 def measure_gaps(job: Job) -> dict[str, object]:
-    """Decompose the cost of one crop."""
+    """Decompose the cost of one crop, as `python -m rdgap.gaps` does."""
     torch.set_num_threads(1)
-    gaps = decompose(
-        job.codec,
-        job.crop,
-        job.lmbda,
-        generator=job.generator,
+    settings = Settings(
+        crop=CROP,
+        seed=SEED,
         chains=CHAINS,
         temperatures=job.temperatures,
+        leapfrog_steps=LEAPFROG_STEPS,
+        target_acceptance=TARGET_ACCEPTANCE,
         fit_steps=job.fit_steps,
+        samples=64,
+        batch=16,
         bf16=True,
     )
-    return job.labels | gaps.to_frame().drop(columns="lmbda").to_dict("records")[0]
+    alone = jobs.Job(model=job.model, lmbda=job.lmbda, paths=(job.image,), settings=settings, device="cpu")
+    return jobs.measure(alone).to_dict("records")[0]
 
 
 def measure_both_sides(job: Job) -> dict[str, object]:
@@ -146,18 +153,22 @@ def _tables(options: argparse.Namespace) -> None:
         out = Path(tempfile.mkdtemp(prefix="kodak-gaps-"))
         paths, models, lmbdas, temperatures, fit_steps = paths[:2], MODELS[:1], LMBDAS[:1], 3, 10
 
-    def jobs(lmbdas: Sequence[float], paths: Sequence[Path], temperatures: int) -> list[Job]:
+    def wanted(lmbdas: Sequence[float], paths: Sequence[Path], temperatures: int) -> list[Job]:
         ordered = product(paths, lmbdas, models)  # stopped early, it has measured all models on the same crops
         return [Job(model, lmbda, path, temperatures, fit_steps) for path, lmbda, model in ordered]
 
     with ProcessPoolExecutor(options.jobs) as executor:
-        for name, measure, wanted in (
-            ("kodak_gaps", measure_gaps, jobs(lmbdas[:1], paths, temperatures)),
-            ("kodak_gaps_bidirectional", measure_both_sides, jobs(lmbdas[:1], paths[:SIMULATED], temperatures)),
-            ("kodak_gaps_doubled", measure_gaps, jobs(lmbdas[:1], paths[::DOUBLED_STRIDE], 2 * temperatures)),
-            ("kodak_gaps", measure_gaps, jobs(lmbdas, paths, temperatures)),
+        for name, measure, listed in (
+            ("kodak_gaps", measure_gaps, wanted(lmbdas[:1], paths, temperatures)),
+            ("kodak_gaps_bidirectional", measure_both_sides, wanted(lmbdas[:1], paths[:SIMULATED], temperatures)),
+            ("kodak_gaps_doubled", measure_gaps, wanted(lmbdas[:1], paths[::DOUBLED_STRIDE], 2 * temperatures)),
+            ("kodak_gaps", measure_gaps, wanted(lmbdas, paths, temperatures)),
         ):
-            _complete(out / f"{name}.csv", measure, wanted, executor)
+            _complete(out / f"{name}.csv", measure, listed, executor)
+    gaps = pd.read_csv(out / "kodak_gaps.csv")
+    for name, frame in (("means", report.means(gaps)), ("differences", report.differences(gaps))):
+        with _files.replacing(out / f"kodak_gaps_{name}.csv") as temporary:
+            frame.to_csv(temporary, index=False, lineterminator="\n")
     weights = {weights_name(*pair): _sha256(*pair) for pair in product(models, lmbdas)}
     provenance = {
         "command": "python analysis/kodak_gaps.py --images KODAK",
@@ -180,8 +191,12 @@ def _complete(
     missing = [job for job in jobs if tuple(job.labels.values()) not in done]
     for row in map_images(measure, missing, executor=executor, description=table.stem):
         rows.append({str(name): entry for name, entry in row.items()})
+        frame = pd.DataFrame(rows)
+        if measure is measure_gaps:
+            write_table(table, frame, GAPS)
+            continue
         with _files.replacing(table) as temporary:
-            pd.DataFrame(rows).sort_values(list(keys)).to_csv(temporary, index=False, lineterminator="\n")
+            frame.sort_values(list(keys)).to_csv(temporary, index=False, lineterminator="\n")
 
 
 def _sha256(model: str, lmbda: float) -> str:

@@ -40,6 +40,7 @@ bench: $(READY)
 
 figures: $(READY)
 	$(RUN) figures/kodak_rd.py
+	$(RUN) figures/kodak_gaps.py
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info

@@ -7,7 +7,7 @@ Writes into analysis/tables:
 
 - kodak_gaps.csv: every term of each crop, model and lmbda;
 - kodak_gaps_means.csv, kodak_gaps_differences.csv: means of it, and paired differences of the inference gaps;
-- kodak_gaps_doubled.csv: the same with twice the temperatures, on every sixth crop;
+- kodak_gaps_doubled.csv: the same with twice the temperatures, on every eighth crop;
 - kodak_gaps_bidirectional.csv: both sides of -log Gamma on crops simulated from the models themselves;
 - kodak_gaps.json: settings and provenance.
 """
@@ -49,8 +49,8 @@ MODELS = ("two-layer-lite", "jpeg-like-lite", "mean-scale-lite")
 LMBDAS = (0.01, 0.0025, 0.04)
 CROP, SEED = 64, 0
 CHAINS, TEMPERATURES, FIT_STEPS = 4, 100, 300
-SIMULATED = 6  # crops per model
-DOUBLED_STRIDE = 6  # every sixth crop, with twice the temperatures
+SIMULATED = 3  # crops per model
+DOUBLED_STRIDE = 8  # every eighth crop, with twice the temperatures
 
 
 @dataclass(frozen=True)

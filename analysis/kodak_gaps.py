@@ -1,7 +1,7 @@
 """Gaps of the shipped models on 64 x 64 crops of the Kodak images, and how far annealing is from the truth.
 
 python analysis/kodak_gaps.py --images KODAK              # hours on two cores; the same command resumes
-python analysis/kodak_gaps.py --images KODAK --smoke      # two images, short chains, into a scratch folder
+python analysis/kodak_gaps.py --images KODAK --smoke --tables FOLDER      # two images, short chains
 
 Writes into analysis/tables:
 
@@ -9,7 +9,9 @@ Writes into analysis/tables:
 - kodak_gaps_means.csv, kodak_gaps_differences.csv: means of it, and paired differences of the inference gaps;
 - kodak_gaps_doubled.csv: the same with twice the temperatures, on every eighth crop;
 - kodak_gaps_bidirectional.csv: both sides of -log Gamma on crops simulated from the models themselves;
-- kodak_gaps.json: settings and provenance.
+- kodak_gaps.json: settings and provenance;
+
+and the block between the markers in the top-level README.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -45,7 +47,11 @@ from rdgap.tables import GAPS, write_table
 from rdgap.zoo import load_codec, model_directory, weights_name
 
 ROOT = Path(__file__).resolve().parent.parent
+TABLES = ROOT / "analysis" / "tables"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- gaps table: python analysis/kodak_gaps.py -->", "<!-- end of gaps table -->"
 MODELS = ("two-layer-lite", "jpeg-like-lite", "mean-scale-lite")
+BASELINE = "mean-scale-lite"
 LMBDAS = (0.01, 0.0025, 0.04)
 CROP, SEED = 64, 0
 CHAINS, TEMPERATURES, FIT_STEPS = 4, 100, 300
@@ -141,16 +147,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--images", type=Path, required=True, help="folder of the Kodak images")
     arguments.add_argument("--jobs", type=_cli.positive_int, default=os.cpu_count() or 1, help="processes")
-    arguments.add_argument("--smoke", action="store_true", help="the whole path in a minute, into a scratch folder")
+    arguments.add_argument("--smoke", action="store_true", help="the whole path in seconds: two images, short chains")
+    arguments.add_argument("--tables", type=Path, default=TABLES, help="where the tables go")
     return _cli.run(_tables, arguments, argv)
 
 
 def _tables(options: argparse.Namespace) -> None:
     paths = image_paths([options.images])
-    out = ROOT / "analysis" / "tables"
+    out: Path = options.tables
     models, lmbdas, temperatures, fit_steps = MODELS, LMBDAS, TEMPERATURES, FIT_STEPS
     if options.smoke:
-        out = Path(tempfile.mkdtemp(prefix="kodak-gaps-"))
+        if out == TABLES:
+            raise ValueError("`--smoke` needs `--tables FOLDER`, so that a trial does not replace the real tables.")
         paths, models, lmbdas, temperatures, fit_steps = paths[:2], MODELS[:1], LMBDAS[:1], 3, 10
 
     def wanted(lmbdas: Sequence[float], paths: Sequence[Path], temperatures: int) -> list[Job]:
@@ -178,7 +186,50 @@ def _tables(options: argparse.Namespace) -> None:
         "torch": torch.__version__,
     }
     _files.write_text(out / "kodak_gaps.json", json.dumps(provenance, indent=2) + "\n")
+    if not options.smoke:
+        before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+        _files.write_text(README, f"{before}{BEGIN}\n{markdown(out)}\n{END}{rest.split(END)[1]}")
     print(f"tables in {out}")
+
+
+def markdown(tables: Path) -> str:
+    """Return what the README shows: means of the terms, paired differences, and how far annealing is from the truth."""
+    means = pd.read_csv(tables / "kodak_gaps_means.csv").sort_values(["lmbda", "model"])
+    lines = [
+        "| mean, bpp | lmbda | crops | encoder q | -log Gamma | approximation | amortization | inference gap |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in means.to_dict("records"):
+        terms = ("encoder", "neg_log_gamma_upper", "approximation_gap", "amortization_gap_lower")
+        cells = [f"{row[f'{term}_bpp']:.3f}" for term in terms]
+        gap = f"{row['inference_gap_lower_bpp']:.3f} ± {row['inference_gap_lower_image_stderr_bpp']:.3f}"
+        lines.append(f"| {row['model']} | {row['lmbda']:g} | {row['images']} | {' | '.join(cells)} | {gap} |")
+    pairs = pd.read_csv(tables / "kodak_gaps_differences.csv").sort_values(["lmbda", "model", "other"])
+    lines += ["", "| inference gaps, bpp | lmbda | difference | 95 % interval |", "| --- | --- | --- | --- |"]
+    for row in pairs.to_dict("records"):
+        bounds = (row["lower_95_bpp"], row["upper_95_bpp"])
+        other, difference = row["other"], row["difference_bpp"]
+        if other == BASELINE:  # the baseline comes first
+            other, difference, bounds = row["model"], -difference, (-bounds[1], -bounds[0])
+        elif row["model"] != BASELINE:
+            continue
+        interval = ", ".join(f"{bound:+.4f}" for bound in bounds)
+        lines.append(f"| {BASELINE} less {other} | {row['lmbda']:g} | {difference:+.4f} | [{interval}] |")
+    keys = ["model", "lmbda", "image"]
+    kinds = ("", "_doubled", "_bidirectional")
+    single, doubled, sides = (pd.read_csv(tables / f"kodak_gaps{kind}.csv") for kind in kinds)
+    both = single.merge(doubled, on=keys, suffixes=("", "_doubled"))
+    lines += ["", "| bpp at lmbda 0.01: mean, largest | twice the temperatures | upper less lower bound |"]
+    lines += ["| --- | --- | --- |"]
+    for model in sorted(set(both["model"])):
+        rows = both.loc[both["model"] == model]
+        moved = np.asarray(rows["neg_log_gamma_upper_bpp_doubled"] - rows["neg_log_gamma_upper_bpp"])
+        apart = np.asarray(sides.loc[sides["model"] == model, "bidirectional_gap_bpp"])
+        lines.append(
+            f"| {model} | {moved.mean():+.4f}, {moved[abs(moved).argmax()]:+.4f} ({len(moved)} crops) "
+            f"| {apart.mean():.4f}, {apart.max():.4f} ({len(apart)} simulated crops) |"
+        )
+    return "\n".join(lines)
 
 
 def _complete(

@@ -81,16 +81,14 @@ _SIDED = (
     *("amortization_gap_lower", "approximation_gap", "inference_gap_lower"),
 )
 
-GAPS: Schema = {
+_MEASURED: Schema = {
     "model": Column(str),
     "lmbda": Column(float, minimum=0),
     "image": Column(str),
     "num_pixels": Column(int, minimum=1),
-    **{f"{name}{unit}": Column(float) for name in _SIDED for unit in ("_bpp", "_stderr_bpp")},
-    "rounded_bpp": Column(float),
-    "acceptance": Column(float, minimum=0),
-    "divergent_share": Column(float, minimum=0),
-    "effective_chains": Column(float, minimum=0),
+}
+
+_SETTINGS: Schema = {
     "crop": Column(int, minimum=0),
     "seed": Column(int),
     "chains": Column(int, minimum=2),
@@ -104,6 +102,16 @@ GAPS: Schema = {
     "device": Column(str),
     "seconds": Column(float, minimum=0),
 }
+
+GAPS: Schema = {
+    **_MEASURED,
+    **{f"{name}{unit}": Column(float) for name in _SIDED for unit in ("_bpp", "_stderr_bpp")},
+    "rounded_bpp": Column(float),
+    "acceptance": Column(float, minimum=0),
+    "divergent_share": Column(float, minimum=0),
+    "effective_chains": Column(float, minimum=0),
+    **_SETTINGS,
+}
 """Costs and gaps of each image under each codec and lmbda; `rdgap.gaps.GapDecomposition` says what the terms are.
 
 model: Name or file of the codec.
@@ -114,6 +122,23 @@ crop: Side of the random square of the image; 0 for all of it.
 bf16: 1 where fits and HMC followed slopes in bfloat16, else 0.
 device: Where it was computed, "cpu" or "cuda"; other devices draw other random numbers.
 seconds: Wall-clock time of the image.
+"""
+
+ROUNDED: Schema = {
+    **_MEASURED,
+    "rounded_bpp": Column(float),
+    "best_point_upper_bpp": Column(float),
+    "neg_log_gamma_upper_bpp": Column(float),
+    "neg_log_gamma_upper_stderr_bpp": Column(float, minimum=0),
+    "search_gap_lower_bpp": Column(float, minimum=0),
+    "determinism_gap_bpp": Column(float),
+    "inference_gap_lower_bpp": Column(float),
+    "acceptance": Column(float, minimum=0),
+    **_SETTINGS,
+}
+"""The hard-rounded codec on each image, a model of its own; `rdgap.gaps.RoundedDecomposition` says what the terms are.
+
+The other columns are those of `GAPS`; `samples`, `leapfrog_steps` and `target_acceptance` have no part in it.
 """
 
 

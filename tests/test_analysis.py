@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -19,10 +20,20 @@ TABLES = ROOT / "analysis" / "tables"
 
 @pytest.fixture(scope="module")
 def kodak() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("analysis_kodak", ROOT / "analysis" / "kodak.py")
+    return script("kodak")
+
+
+@pytest.fixture(scope="module")
+def kodak_gaps() -> ModuleType:
+    return script("kodak_gaps")
+
+
+def script(name: str) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(f"analysis_{name}", ROOT / "analysis" / f"{name}.py")
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module  # so that other processes find its functions
     specification.loader.exec_module(module)
     return module
 
@@ -58,3 +69,33 @@ def test_shipped_models_beat_jpeg_and_two_layers_beat_one(kodak: ModuleType) -> 
     for lmbda in (0.0025, 0.01, 0.04):
         assert costs["two-layer-lite", lmbda] < costs["jpeg-like-lite", lmbda]
     assert costs["two-layer-lite", 0.01] <= 1.10
+
+
+@pytest.mark.skipif(not trained_models(), reason="no trained model is there")
+def test_gaps_experiment_runs_on_two_crops_and_goes_on_where_it_was(kodak_gaps: ModuleType, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for name in ("kodim01", "kodim02"):
+        write_image(tmp_path / "images" / f"{name}.png", torch.rand(3, 64, 70, generator=generator))
+    arguments = ["--smoke", "--images", str(tmp_path / "images"), "--tables", str(tmp_path / "tables"), "--jobs", "1"]
+    assert kodak_gaps.main(arguments) == 0
+    table = tmp_path / "tables" / "kodak_gaps.csv"
+    measured = table.read_bytes()
+    assert list(pd.read_csv(table).image) == ["kodim01", "kodim02"]
+    assert "two-layer-lite" in kodak_gaps.markdown(tmp_path / "tables")
+    assert kodak_gaps.main(arguments) == 0
+    assert table.read_bytes() == measured  # seconds included: nothing was measured again
+
+
+@pytest.mark.skipif(not (TABLES / "kodak_gaps_means.csv").exists(), reason="the gaps were not measured")
+def test_readme_shows_the_gaps_that_the_measurements_give(kodak_gaps: ModuleType) -> None:
+    assert kodak_gaps.markdown(TABLES) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not (TABLES / "kodak_gaps_means.csv").exists(), reason="the gaps were not measured")
+def test_twice_the_temperatures_move_no_crop_by_a_hundredth_of_a_bit(kodak_gaps: ModuleType) -> None:
+    keys = ["model", "lmbda", "image"]
+    single, doubled = (pd.read_csv(TABLES / f"kodak_gaps{kind}.csv") for kind in ("", "_doubled"))
+    both = single.merge(doubled, on=keys, suffixes=("", "_doubled"))
+    assert set(both["model"]) == set(kodak_gaps.MODELS)
+    assert ((both["neg_log_gamma_upper_bpp_doubled"] - both["neg_log_gamma_upper_bpp"]).abs() < 0.01).all()
+    assert (single["neg_log_gamma_upper_bpp"] < single["encoder_bpp"]).all()

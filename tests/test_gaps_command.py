@@ -20,7 +20,7 @@ from rdgap.gaps import __main__ as command
 from rdgap.gaps import decompose, jobs
 from rdgap.gaps.report import differences, means
 from rdgap.model import Codec, from_modules
-from rdgap.tables import GAPS, read_table
+from rdgap.tables import GAPS, ROUNDED, read_table
 
 from ._toys import patch_means
 
@@ -353,6 +353,23 @@ def test_module_runs_from_another_directory(tmp_path: Path) -> None:
     )
     assert finished.returncode == 2
     _is_one_line((finished.stdout, finished.stderr), "missing.png")
+
+
+@pytest.mark.usefixtures("_toy_zoo")
+def test_the_rounded_codec_gets_a_table_of_its_own_and_goes_on_with_it(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rounded.csv"
+    arguments = [str(folder), "--crop", "8", *QUICK, "--rounded", str(file)]
+    assert command.main(arguments) == 0
+    table = read_table(file, ROUNDED)
+    parts = table.neg_log_gamma_upper_bpp + table.determinism_gap_bpp + table.search_gap_lower_bpp
+    assert list(parts) == pytest.approx(list(table.rounded_bpp))
+    assert f"{table.determinism_gap_bpp.mean():.4f}" in capsys.readouterr().out
+    before = file.read_bytes()
+    assert command.main(arguments) == 0
+    assert file.read_bytes() == before
+    assert command.main([*arguments, "--csv", str(file)]) == 2
 
 
 def _is_one_line(captured: tuple[str, str], message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from .. import _cli, _files, _plots
 from ..images import image_paths
 from ..parallel import map_images
-from ..tables import GAPS, read_table, write_table
+from ..tables import GAPS, ROUNDED, Schema, read_table, write_table
 from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec
 from .ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
-from .jobs import Job, Settings, groups, measure
-from .report import differences, draw, format_report, means
+from .jobs import Job, Settings, groups, measure, measure_rounded
+from .report import differences, draw, format_report, format_rounded, means
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,6 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _cli.add_device(arguments)
     _cli.add_cluster(arguments)
     _cli.add_output(arguments, "--csv", "a table, one row per image; rows of the same settings in it are kept")
+    _cli.add_output(
+        arguments, "--rounded", "the gaps of the hard-rounded codec, a model of its own, as a second table like --csv"
+    )
     _cli.add_output(arguments, "--json", "settings, images, means and differences")
     _cli.add_plot(arguments, "the costs as stacked bars: of each image, or means of several models or lmbdas")
     return _cli.run(_body, arguments, argv)
@@ -98,18 +101,24 @@ def _body(options: argparse.Namespace) -> None:
         load_codec(model, lmbda)
     if not options.cluster:
         _cli.device(options.device)
-    kept = _read_rows(options.csv, settings) if options.csv and options.csv.exists() else None
+    kept = _read_rows(options.csv, settings, GAPS)
+    kept_rounded = _read_rows(options.rounded, settings, ROUNDED)
+    if options.rounded and options.rounded == options.csv:
+        raise ValueError(f"`--rounded` and `--csv` must be two files, got {options.csv} for both.")
 
-    table = _measure(options, settings, paths, kept)
-    wanted = list(product(options.model, options.lmbda, [path.stem for path in paths]))
-    table = table.set_index(_LABELS).loc[wanted].reset_index()
+    table = _measure(options, settings, paths, kept, measure, GAPS, options.csv)
     print(format_report(table))
+    rounded = None
+    if options.rounded:
+        rounded = _measure(options, settings, paths, kept_rounded, measure_rounded, ROUNDED, options.rounded)
+        print(f"\n{format_rounded(rounded)}")
     if options.json:
         content = {
             "settings": settings.columns,
             "images": _records(table),
             "means": _records(means(table)),
             "differences": _records(differences(table)),
+            "rounded": [] if rounded is None else _records(rounded),
         }
         _files.write_json(options.json, content)
     if options.plot:
@@ -117,9 +126,15 @@ def _body(options: argparse.Namespace) -> None:
 
 
 def _measure(
-    options: argparse.Namespace, settings: Settings, paths: Sequence[Path], kept: pd.DataFrame | None
+    options: argparse.Namespace,
+    settings: Settings,
+    paths: Sequence[Path],
+    kept: pd.DataFrame | None,
+    measure: Callable[[Job], pd.DataFrame],
+    schema: Schema,
+    file: Path | None,
 ) -> pd.DataFrame:
-    """Measure what has no row yet; every finished job is written at once."""
+    """Measure what has no row yet, every finished job written at once; return the rows that were asked for."""
     import pandas as pd
 
     frames = [] if kept is None else [kept]
@@ -133,14 +148,17 @@ def _measure(
     with _cli.executor(options.cluster) as executor:
         for frame in map_images(measure, jobs, executor=executor, in_order=False, description="gaps"):
             frames.append(frame)
-            if options.csv:
-                write_table(options.csv, pd.concat(frames), GAPS)
-    return pd.concat(frames, ignore_index=True)
+            if file:
+                write_table(file, pd.concat(frames), schema)
+    wanted = list(product(options.model, options.lmbda, [path.stem for path in paths]))
+    return pd.concat(frames, ignore_index=True).set_index(_LABELS).loc[wanted].reset_index()
 
 
-def _read_rows(path: Path, settings: Settings) -> pd.DataFrame:
-    """Read the rows of an earlier run, if its settings were the same."""
-    table = read_table(path, GAPS)
+def _read_rows(path: Path | None, settings: Settings, schema: Schema) -> pd.DataFrame | None:
+    """Read the rows of an earlier run, if there was one and its settings were the same."""
+    if path is None or not path.exists():
+        return None
+    table = read_table(path, schema)
     for name, setting in settings.columns.items():
         others = [found for found in table[name] if found != setting]
         if others:

@@ -17,6 +17,7 @@ from ..images import random_crop, read_image
 from ..ntc import NTCCodec
 from ..zoo import load_codec
 from .decomposition import decompose
+from .lattice import decompose_rounded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,13 +65,13 @@ class Job:
 
 def measure(job: Job) -> pd.DataFrame:
     """Decompose the cost of the job's images; return one row per image with the columns `rdgap.tables.GAPS`."""
-    settings, device = job.settings, _cli.device(job.device)
-    images = torch.stack([read_crop(path, settings) for path in job.paths])
+    settings = job.settings
+    codec, images, generator = _prepared(job)
     gaps = decompose(
-        _loaded(job.model, job.lmbda, device),
-        images.to(device),
+        codec,
+        images,
         job.lmbda,
-        generator=torch.Generator(device).manual_seed(_seed_of(settings.seed, job.paths)),
+        generator=generator,
         chains=settings.chains,
         temperatures=settings.temperatures,
         leapfrog_steps=settings.leapfrog_steps,
@@ -80,8 +81,37 @@ def measure(job: Job) -> pd.DataFrame:
         batch=settings.batch,
         bf16=settings.bf16,
     )
-    labels = {"model": job.model, "image": [path.stem for path in job.paths], "device": device.type}
-    return gaps.to_frame().assign(**labels, **settings.columns)
+    return _labelled(gaps.to_frame(), job)
+
+
+def measure_rounded(job: Job) -> pd.DataFrame:
+    """Decompose the cost of the hard-rounded codec; one row per image with the columns `rdgap.tables.ROUNDED`."""
+    settings = job.settings
+    codec, images, generator = _prepared(job)
+    gaps = decompose_rounded(
+        codec,
+        images,
+        job.lmbda,
+        generator=generator,
+        chains=settings.chains,
+        temperatures=settings.temperatures,
+        fit_steps=settings.fit_steps,
+        batch=settings.batch,
+        bf16=settings.bf16,
+    )
+    return _labelled(gaps.to_frame(), job)
+
+
+def _prepared(job: Job) -> tuple[NTCCodec, Tensor, torch.Generator]:
+    device = _cli.device(job.device)
+    images = torch.stack([read_crop(path, job.settings) for path in job.paths])
+    generator = torch.Generator(device).manual_seed(_seed_of(job.settings.seed, job.paths))
+    return _loaded(job.model, job.lmbda, device), images.to(device), generator
+
+
+def _labelled(frame: pd.DataFrame, job: Job) -> pd.DataFrame:
+    labels = {"model": job.model, "image": [path.stem for path in job.paths], "device": _cli.device(job.device).type}
+    return frame.assign(**labels, **job.settings.columns)
 
 
 def read_crop(path: Path, settings: Settings) -> Tensor:

@@ -190,6 +190,35 @@ def _diagnostics(table: pd.DataFrame, mean: pd.DataFrame) -> list[str]:
     return lines
 
 
+def format_rounded(table: pd.DataFrame) -> str:
+    """Return what the command prints of the hard-rounded codec: means per model and lmbda, in bits per pixel."""
+    headings = {
+        "rounded": "rounded",
+        "best_point_upper": "best point (upper)",
+        "neg_log_gamma_upper": "-log Gamma (upper, E)",
+        "search_gap_lower": "search gap (lower)",
+        "determinism_gap": "determinism gap",
+    }
+    lines = [
+        "the hard-rounded codec, a lattice with a Gamma of its own:",
+        "rounded = -log Gamma + determinism gap + search gap",
+        "means ± standard error over images; -log Gamma also has an error of the estimate, in brackets",
+        f"{'':32}" + "".join(f"{heading:>24}" for heading in headings.values()),
+    ]
+    for _, rows in table.groupby(["lmbda", "model"], sort=False):
+        line = f"{_codec(rows.iloc[0].to_dict()):32}"
+        for name in headings:
+            column = _column(rows, f"{name}_bpp")
+            cell = f"{column.mean():.4f}"
+            if len(rows) > 1:
+                cell += f"±{column.std(ddof=1) / len(rows) ** 0.5:.4f}"
+            if name == "neg_log_gamma_upper":
+                cell += f" ({np.linalg.norm(_column(rows, f'{name}_stderr_bpp')) / len(rows):.4f})"
+            line += f"{cell:>24}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def draw(table: pd.DataFrame) -> Figure:
     """Draw costs as stacked bars, one per image for one codec at one lmbda, else means of each.
 

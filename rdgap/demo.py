@@ -65,13 +65,13 @@ def _rate_distortion(out: Path, device: torch.device) -> None:
     learned = averages.loc[averages["rate_kind"] == "estimated", :].sort_values(["setting", "lagrangian_bpp"])
     for row in learned.to_dict("records"):
         print(
-            f"  lmbda {row['setting']:<7g}{row['codec']:<24} {row['rate_bpp']:.3f} bpp  {row['psnr_db']:.2f} dB  "
+            f"  lmbda {row['setting']:<8g}{row['codec']:<24} {row['rate_bpp']:.3f} bpp  {row['psnr_db']:.2f} dB  "
             f"L = {row['lagrangian_bpp']:.3f}"
         )
     jpeg = table.loc[table["codec"] == "jpeg", :]
     for lmbda in sorted(set(learned["setting"])):
         best = float(best_lagrangian(jpeg, lmbda)["lagrangian_bpp"].iloc[0])
-        print(f"  lmbda {lmbda:<7g}{'jpeg, best quality':<45}L = {best:.3f}")
+        print(f"  lmbda {lmbda:<8g}{'jpeg, best quality':<45}L = {best:.3f}")
 
     from .evaluation._plot import plot_curves
 

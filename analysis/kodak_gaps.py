@@ -55,7 +55,7 @@ BASELINE = "mean-scale-lite"
 LMBDAS = (0.01, 0.0025, 0.04)
 CROP, SEED = 64, 0
 CHAINS, TEMPERATURES, FIT_STEPS = 4, 100, 300
-SIMULATED = 3  # crops per model
+SIMULATED = 6  # crops per model
 DOUBLED_STRIDE = 8  # every eighth crop, with twice the temperatures
 
 

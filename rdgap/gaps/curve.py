@@ -129,15 +129,14 @@ def ideal_curve(
     mse = nats_to_bpp(kappa_sse, lowest.num_pixels) / largest
     shares = log_weights.softmax(1)
     mean = (shares * mse).sum(1)
-    upper = torch.stack([-log_mean_exp(weights) for weights in log_weights])
+    chains_first = log_weights.transpose(0, 1)
+    upper = -log_mean_exp(chains_first)
     if not (upper.isfinite().all() and mean.isfinite().all()):
         raise RuntimeError("The annealed weights are not finite: a chain left the region where the cost is finite.")
     return IdealCurve(
         lmbdas=tuple(rising),
         neg_log_gamma_upper_bpp=nats_to_bpp(upper, lowest.num_pixels).cpu(),
-        neg_log_gamma_upper_stderr_bpp=nats_to_bpp(
-            torch.stack([jackknife_stderr(weights) for weights in log_weights]), lowest.num_pixels
-        ).cpu(),
+        neg_log_gamma_upper_stderr_bpp=nats_to_bpp(jackknife_stderr(chains_first), lowest.num_pixels).cpu(),
         mse=mean.cpu(),
         mse_stderr=(shares.square() * (mse - mean[:, None]).square()).sum(1).sqrt().cpu(),
         num_pixels=lowest.num_pixels,

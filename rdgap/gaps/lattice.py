@@ -229,13 +229,17 @@ def decompose_rounded(
         draw = torch.rand(probability.shape, dtype=probability.dtype, device=gain.device, generator=generator)
         return proposal.where(draw < probability, state), probability
 
+    def tuned(state: _State, beta: float, boldness: Tensor) -> tuple[_State, Tensor]:
+        for _ in range(moves):
+            state, probability = moved(state, beta, boldness)
+            boldness = boldness + _ADAPTATION_RATE * (probability.mean(0) - _TARGET_ACCEPTANCE)
+        return state, boldness
+
     betas = sigmoid_schedule(temperatures)
     boldness = torch.full((len(images),), -2.0, dtype=torch.double, device=images.device)  # log of how often to move
     state, frozen = state_of(base.sample(max(2, chains // 4), generator)), []
     for beta in tqdm(betas[1:], desc="lattice moves", leave=False, disable=None):
-        for _ in range(moves):
-            state, probability = moved(state, beta, boldness)
-            boldness = boldness + _ADAPTATION_RATE * (probability.mean(0) - _TARGET_ACCEPTANCE)
+        state, boldness = tuned(state, beta, boldness)
         frozen.append(boldness)
 
     state, acceptance = state_of(base.sample(chains, generator)), []
@@ -249,9 +253,7 @@ def decompose_rounded(
 
     cooling = torch.logspace(0, 1, max(2, temperatures // 2), base=_COLDEST).tolist()
     for beta in cooling:
-        for _ in range(moves):
-            state, probability = moved(state, beta, boldness)
-            boldness = boldness + _ADAPTATION_RATE * (probability.mean(0) - _TARGET_ACCEPTANCE)
+        state, boldness = tuned(state, beta, boldness)
     nats = {
         "rounded_bpp": rounded,
         "best_point_upper_bpp": best,

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from .. import _cli, _files, _plots
 from ..images import image_paths
+from ..model import GenerativeCodec
 from ..parallel import map_images
-from ..tables import GAPS, ROUNDED, Schema, read_table, write_table
+from ..tables import BOTH_SIDES, GAPS, ROUNDED, Schema, read_table, write_table
 from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec
 from .ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
-from .jobs import Job, Settings, groups, measure, measure_rounded
-from .report import differences, draw, format_report, format_rounded, means
+from .jobs import Job, Settings, groups, measure, measure_both_sides, measure_rounded
+from .report import differences, draw, format_both_sides, format_report, format_rounded, means
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,6 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _cli.add_output(
         arguments, "--rounded", "the gaps of the hard-rounded codec, a model of its own, as a second table like --csv"
     )
+    _cli.add_output(
+        arguments,
+        "--both-sides",
+        "how far -log Gamma may be off with these settings: bounds from both sides of images drawn from the codecs "
+        "themselves, as many and of the size of the given ones, as a table like --csv",
+    )
     _cli.add_output(arguments, "--json", "settings, images, means and differences")
     _cli.add_plot(arguments, "the costs as stacked bars: of each image, or means of several models or lmbdas")
     return _cli.run(_body, arguments, argv)
@@ -98,27 +105,36 @@ def _body(options: argparse.Namespace) -> None:
     _check_distinct("--lmbda", options.lmbda)
     _check_distinct("the names of the images", [path.stem for path in paths])
     for model, lmbda in product(options.model, options.lmbda):
-        load_codec(model, lmbda)
+        codec = load_codec(model, lmbda)
+        if options.both_sides and not isinstance(codec, GenerativeCodec):
+            raise ValueError(f"`--both-sides` needs a codec with `sample_prior`, got {model}, which has none.")
     if not options.cluster:
         _cli.device(options.device)
+    apart = [  # tables of models of their own, asked for by a file
+        (options.rounded, measure_rounded, ROUNDED, format_rounded),
+        (options.both_sides, measure_both_sides, BOTH_SIDES, format_both_sides),
+    ]
+    _check_distinct("output files", [file for file in (options.csv, options.rounded, options.both_sides) if file])
     kept = _read_rows(options.csv, settings, GAPS)
-    kept_rounded = _read_rows(options.rounded, settings, ROUNDED)
-    if options.rounded and options.rounded == options.csv:
-        raise ValueError(f"`--rounded` and `--csv` must be two files, got {options.csv} for both.")
+    kept_apart = [_read_rows(file, settings, schema) for file, _, schema, _ in apart]
 
     table = _measure(options, settings, paths, kept, measure, GAPS, options.csv)
     print(format_report(table))
-    rounded = None
-    if options.rounded:
-        rounded = _measure(options, settings, paths, kept_rounded, measure_rounded, ROUNDED, options.rounded)
-        print(f"\n{format_rounded(rounded)}")
+    records: list[list[Mapping[str, object]]] = []
+    for (file, work, schema, formatted), rows in zip(apart, kept_apart, strict=True):
+        records.append([])
+        if file:
+            measured = _measure(options, settings, paths, rows, work, schema, file)
+            print(f"\n{formatted(measured)}")
+            records[-1] = _records(measured)
     if options.json:
         content = {
             "settings": settings.columns,
             "images": _records(table),
             "means": _records(means(table)),
             "differences": _records(differences(table)),
-            "rounded": [] if rounded is None else _records(rounded),
+            "rounded": records[0],
+            "both_sides": records[1],
         }
         _files.write_json(options.json, content)
     if options.plot:

@@ -141,6 +141,28 @@ ROUNDED: Schema = {
 The other columns are those of `GAPS`; `samples`, `leapfrog_steps` and `target_acceptance` have no part in it.
 """
 
+CODED: Schema = {
+    **_MEASURED,
+    "bits_estimated": Column(float, minimum=0),
+    "bits_coded": Column(int, minimum=0),
+    "values_differing_one_to_two_threads": Column(int, minimum=0),
+    "values_differing_two_to_one_threads": Column(int, minimum=0),
+    "latents_differing_old_cpu": Column(float, minimum=0, may_be_nan=True),
+    "values_differing_old_cpu": Column(float, minimum=0, may_be_nan=True),
+    "largest_difference_old_cpu": Column(float, minimum=0, may_be_nan=True),
+}
+"""The bitstream of each image under each codec and lmbda, and how its decoding compares with the encoder's.
+
+bits_estimated: -log2 of the prior at the rounded latents.
+bits_coded: Length of the whole stream, header included.
+values_differing_one_to_two_threads: How many of the 3 * num_pixels 8-bit values a decoder with two threads has
+    otherwise than the encoder, which had one; and the other way round.
+latents_differing_old_cpu: How many latents a decoder has otherwise that is kept from newer instructions of its CPU;
+    empty where that was not tried.
+values_differing_old_cpu: How many 8-bit values it has otherwise.
+largest_difference_old_cpu: The largest of these differences, in levels of 8 bit.
+"""
+
 
 def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     """Read a CSV table that has exactly the columns of `schema`, in any order; returned in that of `schema`.

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..ntc.layers import CheckerboardConv2d, checkerboard
+from ..ntc.layers import CheckerboardConv2d, Upsampling, as_convolution, checkerboard
 
 FRACTION_BITS = 12
 """Activations, means and raw scales are multiples of `2^-FRACTION_BITS`."""
@@ -56,8 +56,13 @@ class FixedPointConvolution(nn.Module):
         self.out_channels = convolution.out_channels
         self.stride = 1
         if isinstance(convolution, nn.ConvTranspose2d):
-            self.stride = convolution.stride[0]
-            weight, self.before, self.after = _as_convolution(convolution, weight)
+            self.stride, size = convolution.stride[0], convolution.kernel_size[0]
+            padding = _padding(convolution, self.stride)
+            if convolution.output_padding[0] != self.stride + 2 * padding - size:
+                raise ValueError(
+                    "a transposed convolution must multiply height and width by its stride to be coded with."
+                )
+            weight, self.before, self.after = as_convolution(weight, self.stride, padding)
             bias = bias.repeat_interleave(self.stride**2)
         else:
             self.before = _padding(convolution, stride=1)
@@ -89,31 +94,6 @@ class FixedPointConvolution(nn.Module):
                 block[index] = padded[:, top + dy : top + dy + block.shape[2], dx : dx + width]
             sums[:, top : top + rows] = (self.weight @ block.flatten(0, 1).flatten(1)).view(len(sums), -1, width)
         return sums.flatten(1)
-
-
-def _as_convolution(convolution: nn.ConvTranspose2d, weight: Tensor) -> tuple[Tensor, int, int]:
-    """Return the kernel, (outputs * stride^2, inputs, taps, taps), and the padding before and after.
-
-    Output `s q + r` of a transposed convolution with padding p sums `x[q + d] w[r + p - s d]` over all d for which the
-    kernel has that entry.
-    """
-    stride, size = convolution.stride[0], convolution.kernel_size[0]
-    padding = _padding(convolution, stride=stride)
-    if convolution.output_padding[0] != stride + 2 * padding - size:
-        raise ValueError("a transposed convolution must multiply height and width by its stride to be coded with.")
-    first, last = -((size - 1 - padding) // stride), (stride - 1 + padding) // stride
-    inputs, outputs = weight.shape[:2]
-    phases = weight.new_zeros(outputs, stride, stride, inputs, last - first + 1, last - first + 1)
-    places = [
-        (phase, shift - first, phase + padding - stride * shift)
-        for phase in range(stride)
-        for shift in range(first, last + 1)
-        if 0 <= phase + padding - stride * shift < size
-    ]
-    for row, down, y in places:
-        for column, right, x in places:
-            phases[:, row, column, :, down, right] = weight[:, :, y, x].T
-    return phases.flatten(0, 2), -first, last
 
 
 def _padding(convolution: nn.Conv2d | nn.ConvTranspose2d, stride: int) -> int:
@@ -148,7 +128,7 @@ def _round_(x: Tensor) -> Tensor:
     return x.add_(0.5).floor_()
 
 
-_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, CheckerboardConv2d)
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, CheckerboardConv2d, Upsampling)
 _EXACT_AS_THEY_ARE = (nn.ReLU, nn.LeakyReLU, nn.Identity)  # at most one operation for each entry
 
 

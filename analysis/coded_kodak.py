@@ -32,7 +32,7 @@ from torch import Tensor
 from rdgap import _cli
 from rdgap._files import write_json, write_text
 from rdgap.codec import Coder, unpack
-from rdgap.evaluation import evaluate_image
+from rdgap.evaluation import estimated_bits
 from rdgap.images import image_paths, read_image
 from rdgap.parallel import map_images
 from rdgap.tables import CODED, read_table, write_table
@@ -131,10 +131,12 @@ def _measure(old_cpu: Executor, on_old_cpu: frozenset[Path], job: Job) -> dict[s
     by_two = coder.synthesize(y_by_two, height, width)
     torch.set_num_threads(1)
     two_to_one = _differing(coder.decode(by_two_stream), by_two)
+    with torch.no_grad():
+        latents = coder.codec.quantize(coder.codec.infer(image[None]))
     row: dict[str, object] = {
         **dict(zip(KEYS, (model, lmbda, path.stem), strict=True)),
         "num_pixels": height * width,
-        "bits_estimated": evaluate_image(coder.codec, image).bits,
+        "bits_estimated": estimated_bits(coder.codec, latents),
         "bits_coded": 8 * len(stream),
         "values_differing_one_to_two_threads": one_to_two,
         "values_differing_two_to_one_threads": two_to_one,

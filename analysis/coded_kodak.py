@@ -156,7 +156,8 @@ def _decode(model: str, lmbda: float, stream: bytes) -> tuple[Tensor, Tensor]:
     """Return latents and image of a stream."""
     coder = _coder(model, lmbda)
     header, payload = unpack(stream)
-    return coder.read_latents(payload, header), coder.decode(stream)
+    y = coder.read_latents(payload, header)
+    return y, coder.synthesize(y, header.height, header.width)
 
 
 @cache

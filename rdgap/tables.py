@@ -163,6 +163,22 @@ values_differing_old_cpu: How many 8-bit values it has otherwise.
 largest_difference_old_cpu: The largest of these differences, in levels of 8 bit.
 """
 
+RECIPE_STEPS: Schema = {
+    "codec": Column(str),
+    "steps": Column(int, minimum=1),
+    "num_pixels": Column(int, minimum=1),
+    "first_lagrangian_bpp": Column(float, minimum=0),
+    "last_lagrangian_bpp": Column(float, minimum=0),
+    "seconds_per_step": Column(float, minimum=0),
+    "peak_memory_bytes": Column(int, minimum=0),
+}
+"""Some training steps of each recipe on one crop.
+
+first_lagrangian_bpp, last_lagrangian_bpp: bpp + lmbda * mse on that crop before the first and after the last step.
+seconds_per_step: Wall-clock time on one thread, with whatever else ran on the machine.
+peak_memory_bytes: Of the whole process.
+"""
+
 
 def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     """Read a CSV table that has exactly the columns of `schema`, in any order; returned in that of `schema`.

@@ -51,7 +51,8 @@ def _run(options: argparse.Namespace) -> None:
     image = image_paths([options.images])[0]
     rows = read_table(path, RECIPE_STEPS).to_dict("records") if path.exists() else []
     done = {row["codec"] for row in rows}
-    names = sorted(found.stem for found in model_directory().glob("*.toml"))
+    found = (recipe.stem for recipe in model_directory().glob("*.toml"))
+    names = sorted(found, key=lambda name: (name.endswith("-lite"), name))  # the paper's sizes first
     write_json(
         path.with_suffix(".json"),
         {

@@ -81,6 +81,8 @@ def _measure_missing(path: Path, images: Sequence[Path], models: Sequence[tuple[
     done = {tuple(row[key] for key in KEYS) for row in rows}
     jobs = [(image, *model) for image, model in product(images, models)]
     missing = [job for job in jobs if (job[1], job[2], job[0].stem) not in done]
+    if not missing:
+        return
     on_old_cpu = frozenset(images[::OLD_CPU_STRIDE])
     with _old_cpu() as old_cpu:
         for row in map_images(partial(_measure, old_cpu, on_old_cpu), missing, description="coding"):

@@ -173,6 +173,33 @@ def test_latents_do_not_depend_on_threads_or_autocast():
         assert torch.equal(coder.decode(stream), coder.synthesize(y, 200, 300))
 
 
+OLD_CPU = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
+DECODE = """
+import sys
+from pathlib import Path
+import numpy, torch
+from rdgap.codec import Coder, unpack
+from rdgap.zoo import load_codec
+assert torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+coder, stream = Coder(load_codec("two-layer-lite", 0.01)), Path("photograph.rdg").read_bytes()
+header, payload = unpack(stream)
+numpy.savez("decoded.npz", latents=coder.read_latents(payload, header), image=coder.decode(stream))
+"""
+
+
+def test_a_cpu_without_newer_instructions_decodes_the_same_latents(tmp_path):
+    coder = Coder(load_codec("two-layer-lite", 0.01))
+    stream, y = coder.encode_with_latents(random_images(3, 100, 140))
+    (tmp_path / "photograph.rdg").write_bytes(stream)
+    environment = {"PYTHONPATH": str(Path(__file__).parent.parent), "PATH": "/usr/bin:/bin", **OLD_CPU}
+    subprocess.run([sys.executable, "-c", DECODE], cwd=tmp_path, env=environment, check=True)
+    with np.load(tmp_path / "decoded.npz") as decoded:
+        assert np.array_equal(decoded["latents"], y.numpy())
+        differences = np.abs(decoded["image"] - coder.synthesize(y, 100, 140).numpy())
+    assert differences.max() < 1.5 / 255  # of the synthesis, where a value is within rounding of a half
+    assert (differences > 0).mean() < 1e-3
+
+
 def test_a_fixed_point_convolution_does_not_depend_on_the_order_of_summation():
     layer = down(40, 8, 5)
     order = torch.randperm(40, generator=generator())

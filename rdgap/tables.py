@@ -159,6 +159,44 @@ ROUNDED: Schema = {
 The other columns are those of `GAPS`; `samples`, `leapfrog_steps` and `target_acceptance` have no part in it.
 """
 
+CODED: Schema = {
+    **_MEASURED,
+    "bits_estimated": Column(float, minimum=0),
+    "bits_coded": Column(int, minimum=0),
+    "values_differing_one_to_two_threads": Column(int, minimum=0),
+    "values_differing_two_to_one_threads": Column(int, minimum=0),
+    "latents_differing_old_cpu": Column(float, minimum=0, may_be_nan=True),
+    "values_differing_old_cpu": Column(float, minimum=0, may_be_nan=True),
+    "largest_difference_old_cpu": Column(float, minimum=0, may_be_nan=True),
+}
+"""The bitstream of each image under each codec and lmbda, and how its decoding compares with the encoder's.
+
+bits_estimated: -log2 of the prior at the rounded latents.
+bits_coded: Length of the whole stream, header included.
+values_differing_one_to_two_threads: How many of the 3 * num_pixels 8-bit values a decoder with two threads has
+    otherwise than the encoder, which had one; and the other way round.
+latents_differing_old_cpu: How many latents a decoder has otherwise that is kept from newer instructions of its CPU;
+    empty where that was not tried.
+values_differing_old_cpu: How many 8-bit values it has otherwise.
+largest_difference_old_cpu: The largest of these differences, in levels of 8 bit.
+"""
+
+RECIPE_STEPS: Schema = {
+    "codec": Column(str),
+    "steps": Column(int, minimum=1),
+    "num_pixels": Column(int, minimum=1),
+    "first_lagrangian_bpp": Column(float, minimum=0),
+    "last_lagrangian_bpp": Column(float, minimum=0),
+    "seconds_per_step": Column(float, minimum=0),
+    "peak_memory_bytes": Column(int, minimum=0),
+}
+"""Some training steps of each recipe on one crop.
+
+first_lagrangian_bpp, last_lagrangian_bpp: bpp + lmbda * mse on that crop before the first and after the last step.
+seconds_per_step: Wall-clock time on one thread, with whatever else ran on the machine.
+peak_memory_bytes: Of the whole process.
+"""
+
 
 def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     """Read a CSV table that has exactly the columns of `schema`, in any order; returned in that of `schema`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,18 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from rdgap.ntc import transforms
-from rdgap.ntc.layers import GDN, Attention, CheckerboardConv2d, ResidualBottleneck, down, lower_bound, up
+from rdgap.ntc.deployment import FixedUpsampling, deployed
+from rdgap.ntc.layers import (
+    GDN,
+    Attention,
+    CheckerboardConv2d,
+    ResidualBottleneck,
+    Upsampling,
+    as_convolution,
+    down,
+    lower_bound,
+    up,
+)
 from tests._recipes import shaken
 
 first_jvp_warns = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
@@ -62,6 +75,87 @@ def test_up_puts_each_latent_on_its_own_block(kernel: int, stride: int, overhang
 def test_up_refuses_a_kernel_with_gaps() -> None:
     with pytest.raises(ValueError, match="must cover its stride, got 3 for 4"):
         up(1, 1, 3, 4)
+
+
+GEOMETRIES = [(5, 2), (13, 8), (18, 16), (16, 16), (9, 4), (6, 4), (3, 3), (4, 2), (7, 3), (3, 2), (5, 1)]
+
+
+def plainly(layer: Upsampling, x: Tensor) -> Tensor:
+    """What torch makes of a transposed convolution."""
+    return functional.conv_transpose2d(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.output_padding)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 4), (5, 2)], ids=str)
+@pytest.mark.parametrize("outputs", [3, 6])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("kernel", "stride"), GEOMETRIES)
+def test_up_is_a_transposed_convolution(
+    kernel: int, stride: int, bias: bool, outputs: int, size: tuple[int, int]
+) -> None:
+    layer, x = up(4, outputs, kernel, stride, bias=bias).double(), normal(2, 4, *size)
+    torch.testing.assert_close(layer(x), plainly(layer, x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("size", "padding", "stride", "surplus"),
+    [
+        (size, padding, stride, stride + 2 * padding - size)
+        for size, padding, stride in product(range(1, 10), range(6), range(1, 5))
+        if 0 <= stride + 2 * padding - size < stride  # so that height and width are multiplied by the stride
+    ],
+)
+def test_interleaved_convolutions_are_a_transposed_one(size: int, padding: int, stride: int, surplus: int) -> None:
+    x, weight = normal(2, 3, 4, 5), normal(3, 2, size, size, seed=1)
+    kernel, before, after = as_convolution(weight, stride, padding)
+    interleaved = functional.pixel_shuffle(functional.conv2d(functional.pad(x, (before, after) * 2), kernel), stride)
+    expected = functional.conv_transpose2d(x, weight, None, stride, padding, surplus)
+    torch.testing.assert_close(interleaved, expected, rtol=1e-12, atol=1e-12)
+
+
+@first_jvp_warns
+@pytest.mark.parametrize(("kernel", "stride"), [(5, 2), (6, 4)])
+def test_derivatives_of_up_are_those_of_a_transposed_convolution(kernel: int, stride: int) -> None:
+    layer, x, tangent = up(2, 3, kernel, stride).double(), normal(1, 2, 2, 3), normal(1, 2, 2, 3, seed=1)
+    assert torch.autograd.gradcheck(lambda x, *_: layer(x), (x.requires_grad_(), *layer.parameters()))
+    slope = torch.func.jvp(layer, (x.detach(),), (tangent,))[1]
+    expected = torch.func.jvp(lambda x: plainly(layer, x), (x.detach(),), (tangent,))[1]
+    torch.testing.assert_close(slope, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 4), (3, 4), (5, 7)], ids=str)
+@pytest.mark.parametrize(("kernel", "stride"), [pair for pair in GEOMETRIES if pair[0] <= 2 * pair[1]])
+def test_fewer_multiplications_give_the_same(kernel: int, stride: int, size: tuple[int, int]) -> None:
+    layers = [up(4, 5, kernel, stride), up(4, 2, kernel, stride, bias=False)]
+    x = normal(2, 4, *size, dtype=torch.float32)
+    expected = torch.cat([plainly(layer, x) for layer in layers], 1)
+    torch.testing.assert_close(FixedUpsampling(layers)(x), expected, rtol=1e-5, atol=2e-6)
+
+
+def test_what_cannot_be_joined_is_refused() -> None:
+    with pytest.raises(ValueError, match="must not overlap more than twice, got 5 for a stride of 2"):
+        FixedUpsampling([up(2, 3, 5, 2)])
+    with pytest.raises(ValueError, match="kernels and strides alike"):
+        FixedUpsampling([up(2, 3, 4, 2), up(2, 3, 3, 2)])
+
+
+@pytest.mark.parametrize("activation", ["gdn", "leaky-relu"])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("kernels", [(13, 5), (18, 5)])
+def test_a_deployed_synthesis_is_the_synthesis(
+    kernels: tuple[int, int], residual: bool, activation: transforms.Activation
+) -> None:
+    synthesis = transforms.TwoLayerSynthesis(4, 6, kernels, (8, 2), residual=residual, activation=activation)
+    shaken(synthesis, strength=0.1)
+    y = normal(2, 4, 3, 6, dtype=torch.float32)
+    fast = deployed(synthesis)
+    assert (fast is synthesis) == (kernels == (18, 5))
+    with torch.no_grad():
+        torch.testing.assert_close(fast(y), synthesis(y), rtol=1e-5, atol=1e-5)
+
+
+def test_other_syntheses_are_deployed_as_they_are() -> None:
+    for synthesis in (transforms.jpeg_like_synthesis(4, 18, 16), transforms.minnen2018_synthesis(4, 6)):
+        assert deployed(synthesis) is synthesis
 
 
 # ---------------------------------------------------------------- lower bound
@@ -215,8 +309,8 @@ def test_convolutional_transforms_end_without_an_activation() -> None:
     assert kinds(transforms.balle2017_analysis(4, 6)) == ["Conv2d", "GDN"] * 2 + ["Conv2d"]
     assert kinds(transforms.minnen2018_analysis(4, 6)) == ["Conv2d", "GDN"] * 3 + ["Conv2d"]
     assert kinds(transforms.cnn_analysis(4, 6)) == ["Conv2d", "LeakyReLU"] * 3 + ["Conv2d"]
-    assert kinds(transforms.balle2017_synthesis(4, 6)) == ["ConvTranspose2d", "GDN"] * 2 + ["ConvTranspose2d"]
-    assert kinds(transforms.minnen2018_synthesis(4, 6)) == ["ConvTranspose2d", "GDN"] * 3 + ["ConvTranspose2d"]
+    assert kinds(transforms.balle2017_synthesis(4, 6)) == ["Upsampling", "GDN"] * 2 + ["Upsampling"]
+    assert kinds(transforms.minnen2018_synthesis(4, 6)) == ["Upsampling", "GDN"] * 3 + ["Upsampling"]
 
 
 def test_syntheses_multiply_where_analyses_divide_and_the_cnn_leaks_a_fifth() -> None:
@@ -240,10 +334,10 @@ def test_elic_analysis_has_the_published_layers() -> None:
 
 def test_elic_synthesis_has_the_published_layers() -> None:
     synthesis = transforms.elic_synthesis(32, 320)
-    kinds = {nn.ConvTranspose2d: "up", ResidualBottleneck: "RB", Attention: "attention"}
+    kinds = {Upsampling: "up", ResidualBottleneck: "RB", Attention: "attention"}
     stages = ["attention up RB RB RB", "up attention RB RB RB", "up RB RB RB", "up"]
     assert [kinds[type(layer)] for layer in synthesis] == " ".join(stages).split()
-    ups = [layer for layer in synthesis if isinstance(layer, nn.ConvTranspose2d)]
+    ups = [layer for layer in synthesis if isinstance(layer, Upsampling)]
     assert [(layer.in_channels, layer.out_channels) for layer in ups] == [(320, 32), (32, 32), (32, 32), (32, 3)]
 
 

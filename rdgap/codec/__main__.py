@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ from .. import _cli
 from .._files import replacing
 from ..images import read_image, write_image
 from ..ntc.codec import NTCCodec
-from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec, trained_lmbdas
+from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec, trained_lmbdas, trained_models
 from .bitstream import MAX_PIXELS, BitstreamError, Header, unpack
-from .coder import Coder
+from .coder import Coder, identity_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     decoder = commands.add_parser("decode", help="bitstream to image")
     decoder.add_argument("stream", type=Path, metavar="FILE", help="what `encode` wrote")
     decoder.add_argument(
-        "--model", metavar="WEIGHTS", help="the .safetensors file that wrote it (default: the shipped model it names)"
+        "--model",
+        metavar="WEIGHTS",
+        help="the .safetensors file that wrote it (default: the shipped model whose hash it carries)",
     )
     _cli.add_output(decoder, "--out", "the image, as PNG", short=("-o",), required=True)
     _add_common(decoder)
@@ -73,7 +76,7 @@ def _encode(options: argparse.Namespace) -> None:
     stream = Coder(codec, max_pixels=options.max_pixels).encode(image)
     with replacing(options.out) as temporary:
         temporary.write_bytes(stream)
-    _report(options.out, unpack(stream)[0], len(stream))
+    _report(options.out, codec, image.shape[2], image.shape[1], len(stream))
 
 
 def _decode(options: argparse.Namespace) -> None:
@@ -82,29 +85,33 @@ def _decode(options: argparse.Namespace) -> None:
     stream = options.stream.read_bytes()
     try:
         header, _ = unpack(stream)
-        codec = _named_codec(header) if options.model is None else load_codec(options.model)
+        codec = _shipped_codec(header) if options.model is None else load_codec(options.model)
         coder = Coder(codec.to(_cli.device(options.device)), max_pixels=options.max_pixels)
         image = coder.decode(stream)
     except BitstreamError as error:
         raise BitstreamError(f"{options.stream}: {error}") from error
     write_image(options.out, image)
-    _report(options.stream, header, len(stream))
+    _report(options.stream, codec, header.width, header.height, len(stream))
 
 
-def _named_codec(header: Header) -> NTCCodec:
-    """Load the shipped model that a stream names; a stream names no file."""
-    if header.model.endswith(".safetensors") or header.lmbda not in trained_lmbdas(header.model):
-        raise BitstreamError(
-            f"it was written by {header.model or 'a model without name'} at lmbda {header.lmbda:g}, which is not among "
-            "the shipped models; give its weights by --model."
-        )
-    return load_codec(header.model, header.lmbda)
+def _shipped_codec(header: Header) -> NTCCodec:
+    """Load the shipped model whose hash a stream carries."""
+    for name in trained_models():
+        for lmbda in trained_lmbdas(name):
+            if math.isclose(lmbda, header.lmbda, rel_tol=1e-6):
+                codec = load_codec(name, lmbda)
+                if identity_of(codec) == header.identity:
+                    return codec
+    raise BitstreamError(
+        f"it was written by a model with the hash {header.identity.hex()}, trained at lmbda {header.lmbda:g}, which is "
+        "not among the shipped models; give its weights by --model."
+    )
 
 
-def _report(path: Path, header: Header, num_bytes: int) -> None:
+def _report(path: Path, codec: NTCCodec, width: int, height: int, num_bytes: int) -> None:
     print(
-        f"{path}: {header.width} x {header.height} pixels, {header.model} at lmbda {header.lmbda:g}, "
-        f"{num_bytes} bytes, {8 * num_bytes / (header.width * header.height):.4f} bpp"
+        f"{path}: {width} x {height} pixels, {codec.name} at lmbda {codec.lmbda:g}, "
+        f"{num_bytes} bytes, {8 * num_bytes / (height * width):.4f} bpp"
     )
 
 

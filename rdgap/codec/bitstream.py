@@ -4,23 +4,21 @@
     1 byte    version of the format
     4 bytes   CRC-32 of all that follows
     8 bytes   identity of the model: a hash of its weights
-    8 bytes   lmbda, IEEE 754 double
-    1 byte    length of the model's name, then the name
-    1-4 bytes each: height, width and length of the payload, seven bits per byte, least first
-    payload
+    4 bytes   lmbda, IEEE 754 single
+    1-4 bytes each: height and width, seven bits per byte, least first
+    payload, to the end
 
-Numbers are little-endian. A payload has at least one byte for every 4096 pixels, if need be by zeros at its end, so
-that a short stream cannot ask for a large image.
+Numbers are little-endian: 24 bytes before the payload for sides from 128 to 16383 pixels. A payload has at least one
+byte for every 4096 pixels, if need be by zeros at its end, so that a short stream cannot ask for a large image.
 """
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from dataclasses import dataclass
 
-VERSION = 1
+VERSION = 2
 IDENTITY_BYTES = 8
 MAX_PIXELS = 2**22
 """Of an image with its padding, unless the caller allows more: bounds the memory that a stream can ask for."""
@@ -29,9 +27,8 @@ PIXELS_PER_BYTE = 4096
 """The most pixels, padding included, that a byte of a stream may stand for."""
 
 _MAGIC = b"rdg"
-_FIXED = struct.Struct(f"<3sBI{IDENTITY_BYTES}sdB")
+_FIXED = struct.Struct(f"<3sBI{IDENTITY_BYTES}sf")
 _CHECKED_FROM = 8  # what lies before is magic, version and the checksum itself
-_NAME = re.compile(r"([a-z0-9][a-z0-9.-]*)?")
 _VARINT_BYTES = 4
 
 
@@ -44,17 +41,15 @@ class Header:
     """What a stream says of itself.
 
     Attributes:
-        model: Name of the codec that wrote it.
-        lmbda: What that was trained for; NaN if it was not.
-        identity: Hash of its weights.
+        identity: Hash of the weights of the codec that wrote it.
+        lmbda: What that was trained for, in single precision; NaN if it was not.
         height: Of the image.
         width: Of the image.
         payload_bytes: Length of what follows the header.
     """
 
-    model: str
-    lmbda: float
     identity: bytes
+    lmbda: float
     height: int
     width: int
     payload_bytes: int
@@ -65,27 +60,19 @@ def padded_pixels(height: int, width: int, factor: int) -> int:
     return (height + -height % factor) * (width + -width % factor)
 
 
-def pack(payload: bytes, *, model: str, lmbda: float, identity: bytes, height: int, width: int, factor: int) -> bytes:
+def pack(payload: bytes, *, identity: bytes, lmbda: float, height: int, width: int, factor: int) -> bytes:
     """Return the stream of a payload.
 
     Args:
         payload: What the range coder wrote.
-        model: Name of the codec.
+        identity: Hash of the codec's weights, of `IDENTITY_BYTES`.
         lmbda: What it was trained for.
-        identity: Hash of its weights, of `IDENTITY_BYTES`.
         height: Of the image.
         width: Of the image.
         factor: What the codec pads images to multiples of.
-
-    Raises:
-        ValueError: If the name does not fit into the format.
     """
-    name = model.encode()
-    if not _NAME.fullmatch(model) or len(name) > 255:
-        raise ValueError(f"a model's name must be lower case letters, digits, dots and hyphens, got {model!r}.")
     payload += bytes(max(0, -(-padded_pixels(height, width, factor) // PIXELS_PER_BYTE) - len(payload)))
-    checked = identity + struct.pack("<dB", lmbda, len(name)) + name
-    checked += _varint(height) + _varint(width) + _varint(len(payload)) + payload
+    checked = identity + struct.pack("<f", lmbda) + _varint(height) + _varint(width) + payload
     return _MAGIC + struct.pack("<BI", VERSION, zlib.crc32(checked)) + checked
 
 
@@ -99,24 +86,15 @@ def unpack(stream: bytes) -> tuple[Header, bytes]:
         raise BitstreamError("this is not an rdgap bitstream: it does not begin with 'rdg'.")
     if len(stream) < _FIXED.size:
         raise BitstreamError(f"the bitstream must have at least {_FIXED.size} bytes, got {len(stream)}.")
-    _, version, checksum, identity, lmbda, name_bytes = _FIXED.unpack_from(stream)
+    _, version, checksum, identity, lmbda = _FIXED.unpack_from(stream)
     if version != VERSION:
         raise BitstreamError(f"the bitstream must be of version {VERSION}, got {version}.")
     if zlib.crc32(stream[_CHECKED_FROM:]) != checksum:
         raise BitstreamError("the bitstream is damaged or cut: its checksum is wrong.")
-    place = _FIXED.size + name_bytes
-    name = stream[_FIXED.size : place].decode("latin-1")
-    if not _NAME.fullmatch(name):
-        raise BitstreamError("the bitstream's name of a model must be lower case letters, digits, dots and hyphens.")
-    numbers = []
-    for _ in range(3):
-        number, place = _read_varint(stream, place)
-        numbers.append(number)
-    height, width, payload_bytes = numbers
-    if payload_bytes != len(stream) - place:
-        raise BitstreamError(f"the payload must have the {payload_bytes} bytes announced, got {len(stream) - place}.")
-    header = Header(model=name, lmbda=lmbda, identity=identity, height=height, width=width, payload_bytes=payload_bytes)
-    return header, stream[place:]
+    height, place = _read_varint(stream, _FIXED.size)
+    width, place = _read_varint(stream, place)
+    payload = stream[place:]
+    return Header(identity=identity, lmbda=lmbda, height=height, width=width, payload_bytes=len(payload)), payload
 
 
 def check_size(header: Header, factor: int, max_pixels: int) -> None:

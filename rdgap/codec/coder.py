@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..images import to_8bit
 from ..ntc.codec import NTCCodec
+from ..ntc.deployment import deployed
 from ..ntc.priors import CodingStep, Prior
 from .bitstream import (
     IDENTITY_BYTES,
@@ -55,7 +56,8 @@ class Coder:
         about_medians = codec.quantization == "noise"
         self.density = ExactDensity(codec.prior.density, about_medians=about_medians)
         self.prior = _exact(codec.prior)
-        self.identity = _identity(codec)
+        self.identity = identity_of(codec)
+        self.synthesis = deployed(codec.synthesis)
         self._device = next(codec.parameters()).device
 
     @torch.no_grad()
@@ -92,9 +94,8 @@ class Coder:
         height, width = image.shape[-2:]
         stream = pack(
             writer.payload(),
-            model=self.codec.name,
-            lmbda=self.codec.lmbda,
             identity=self.identity,
+            lmbda=self.codec.lmbda,
             height=height,
             width=width,
             factor=self.codec.factor,
@@ -112,9 +113,9 @@ class Coder:
         header, payload = unpack(stream)
         if header.identity != self.identity:
             raise BitstreamError(
-                f"the model must have the weights that the bitstream was written with, {header.identity.hex()} of "
-                f"{_title(header.model, header.lmbda)}, got {self.identity.hex()} of "
-                f"{_title(self.codec.name, self.codec.lmbda)}."
+                f"the model must have the weights that the bitstream was written with, {header.identity.hex()} at "
+                f"lmbda {header.lmbda:g}, got {self.identity.hex()}, {self.codec.name or 'a model without name'} at "
+                f"lmbda {self.codec.lmbda:g}."
             )
         image = self.synthesize(self.read_latents(payload, header), header.height, header.width)
         if not torch.isfinite(image).all():
@@ -126,7 +127,7 @@ class Coder:
         """Return the 8-bit image, (3, height, width), of what the synthesis sees."""
         y = y.float().to(self._device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, enabled=False):
-            return to_8bit(self.codec.synthesis(y)[0, :, :height, :width] + 0.5).cpu()
+            return to_8bit(self.synthesis(y)[0, :, :height, :width] + 0.5).cpu()
 
     @torch.no_grad()
     def read_latents(self, payload: bytes, header: Header) -> Tensor:
@@ -191,10 +192,6 @@ def _exact(prior: Prior) -> Prior:
     return exact
 
 
-def _title(name: str, lmbda: float) -> str:
-    return f"{name or 'a model without name'} at lmbda {lmbda:g}"
-
-
 def _nearest(x: Tensor) -> Tensor:
     return torch.round(x).clamp(-LARGEST_SYMBOL, LARGEST_SYMBOL)
 
@@ -216,7 +213,7 @@ def _table_of(step: CodingStep) -> Integers:
     return _to_numpy(scale_index(step.scale[..., step.mask]))
 
 
-def _identity(codec: NTCCodec) -> bytes:
+def identity_of(codec: NTCCodec) -> bytes:
     """Return a hash of all that decoding depends on: the weights and where the lattice lies."""
     digest = hashlib.sha256(codec.quantization.encode())
     for name, weight in sorted(codec.state_dict().items()):

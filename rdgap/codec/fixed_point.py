@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..ntc.layers import CheckerboardConv2d, checkerboard
+from ..ntc.layers import CheckerboardConv2d, Upsampling, as_convolution, checkerboard
 
 FRACTION_BITS = 12
 """Activations, means and raw scales are multiples of `2^-FRACTION_BITS`."""
@@ -36,13 +36,12 @@ class FixedPointConvolution(nn.Module):
     """A convolution, or a transposed one, in integers; maps multiples of `2^-FRACTION_BITS` to such.
 
     A transposed convolution of stride s is a convolution to s^2 times the channels, one set for each phase, whose
-    outputs are then interleaved.
+    outputs are then interleaved. The kernels of a phase may begin and end with zeros, which are left out.
 
     Raises:
         ValueError: If the convolution is of a kind that the priors do not use, or its weights are too large.
     """
 
-    weight: Tensor
     bias: Tensor
 
     def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
@@ -56,16 +55,23 @@ class FixedPointConvolution(nn.Module):
         self.out_channels = convolution.out_channels
         self.stride = 1
         if isinstance(convolution, nn.ConvTranspose2d):
-            self.stride = convolution.stride[0]
-            weight, self.before, self.after = _as_convolution(convolution, weight)
+            self.stride, size = convolution.stride[0], convolution.kernel_size[0]
+            padding = _padding(convolution, self.stride)
+            if convolution.output_padding[0] != self.stride + 2 * padding - size:
+                raise ValueError(
+                    "a transposed convolution must multiply height and width by its stride to be coded with."
+                )
+            weight, self.before, self.after = as_convolution(weight, self.stride, padding)
             bias = bias.repeat_interleave(self.stride**2)
         else:
             self.before = _padding(convolution, stride=1)
             self.after = convolution.kernel_size[0] - 1 - self.before
         self.kernel = weight.shape[-1]
-        weight = weight.permute(0, 2, 3, 1).flatten(1)  # (outputs, kernel^2 * inputs)
-        self.weight_bits = _weight_bits(weight, bias)
-        self.register_buffer("weight", torch.round(weight * 2.0**self.weight_bits))
+        kernels = weight.permute(0, 2, 3, 1).flatten(1, 2)  # (outputs * stride^2, taps, inputs)
+        self.weight_bits = _weight_bits(kernels.flatten(1), bias)
+        phases = torch.round(kernels * 2.0**self.weight_bits).unflatten(0, (-1, self.stride**2)).unbind(1)
+        supports = [_support(phase) for phase in phases]
+        self._phases = [(taps, phase[:, taps].flatten(1)) for taps, phase in zip(supports, phases, strict=True)]
         self.register_buffer("bias", torch.round(bias * 2.0 ** (self.weight_bits + FRACTION_BITS))[:, None])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,41 +85,24 @@ class FixedPointConvolution(nn.Module):
 
     def _sums(self, padded: Tensor, height: int, width: int) -> Tensor:
         """Return (outputs, height * width): one matrix product for each block of rows, which bounds the memory."""
-        taps = [(dy, dx) for dy in range(self.kernel) for dx in range(self.kernel)]
-        rows = min(height, max(1, _BLOCK_ENTRIES // (self.weight.shape[1] * width)))
-        sums = padded.new_empty(len(self.weight), height, width)
-        patches = padded.new_empty(len(taps), len(padded), rows, width)
+        places = [(dy, dx) for dy in range(self.kernel) for dx in range(self.kernel)]
+        rows = min(height, max(1, _BLOCK_ENTRIES // (len(places) * len(padded) * width)))
+        sums = padded.new_empty(self.out_channels, len(self._phases), height, width)
+        patches = padded.new_empty(len(places), len(padded), rows, width)
         for top in range(0, height, rows):
             block = patches[:, :, : min(rows, height - top)]
-            for index, (dy, dx) in enumerate(taps):
+            for index, (dy, dx) in enumerate(places):
                 block[index] = padded[:, top + dy : top + dy + block.shape[2], dx : dx + width]
-            sums[:, top : top + rows] = (self.weight @ block.flatten(0, 1).flatten(1)).view(len(sums), -1, width)
-        return sums.flatten(1)
+            for index, (taps, weight) in enumerate(self._phases):
+                products = weight @ block[taps].flatten(0, 1).flatten(1)
+                sums[:, index, top : top + rows] = products.view(len(sums), -1, width)
+        return sums.flatten(0, 1).flatten(1)
 
 
-def _as_convolution(convolution: nn.ConvTranspose2d, weight: Tensor) -> tuple[Tensor, int, int]:
-    """Return the kernel, (outputs * stride^2, inputs, taps, taps), and the padding before and after.
-
-    Output `s q + r` of a transposed convolution with padding p sums `x[q + d] w[r + p - s d]` over all d for which the
-    kernel has that entry.
-    """
-    stride, size = convolution.stride[0], convolution.kernel_size[0]
-    padding = _padding(convolution, stride=stride)
-    if convolution.output_padding[0] != stride + 2 * padding - size:
-        raise ValueError("a transposed convolution must multiply height and width by its stride to be coded with.")
-    first, last = -((size - 1 - padding) // stride), (stride - 1 + padding) // stride
-    inputs, outputs = weight.shape[:2]
-    phases = weight.new_zeros(outputs, stride, stride, inputs, last - first + 1, last - first + 1)
-    places = [
-        (phase, shift - first, phase + padding - stride * shift)
-        for phase in range(stride)
-        for shift in range(first, last + 1)
-        if 0 <= phase + padding - stride * shift < size
-    ]
-    for row, down, y in places:
-        for column, right, x in places:
-            phases[:, row, column, :, down, right] = weight[:, :, y, x].T
-    return phases.flatten(0, 2), -first, last
+def _support(kernels: Tensor) -> slice:
+    """Return from the first to the last tap, of (outputs, taps, inputs), at which any is not zero."""
+    places = kernels.abs().sum((0, 2)).nonzero().flatten().tolist()
+    return slice(places[0], places[-1] + 1) if places else slice(0, 1)
 
 
 def _padding(convolution: nn.Conv2d | nn.ConvTranspose2d, stride: int) -> int:
@@ -148,7 +137,7 @@ def _round_(x: Tensor) -> Tensor:
     return x.add_(0.5).floor_()
 
 
-_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, CheckerboardConv2d)
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, CheckerboardConv2d, Upsampling)
 _EXACT_AS_THEY_ARE = (nn.ReLU, nn.LeakyReLU, nn.Identity)  # at most one operation for each entry
 
 

@@ -8,6 +8,7 @@ from .points import Measurement as Measurement
 from .points import OperatingPoint as OperatingPoint
 from .points import coded_point as coded_point
 from .points import conventional_points as conventional_points
+from .points import estimated_bits as estimated_bits
 from .points import evaluate as evaluate
 from .points import evaluate_image as evaluate_image
 from .points import learned_point as learned_point

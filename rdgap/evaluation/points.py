@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import conventional, metrics
 from ..images import read_image, to_8bit
-from ..model import Codec
+from ..model import Codec, Latents
 from ..objective import check_lmbda, reconstruct
 from ..parallel import map_images
 from ..tables import EVALUATION
@@ -117,11 +117,21 @@ def evaluate_image(codec: Codec, image: Tensor, *, device: torch.device | str = 
     """
     images = image.unsqueeze(0).to(device)
     latents = codec.quantize(codec.infer(images))
+    bits = estimated_bits(codec, latents)
+    decoded = reconstruct(codec, latents, (image.shape[-2], image.shape[-1]))
+    return _measurement(image, to_8bit(decoded)[0].cpu(), bits, "estimated")
+
+
+def estimated_bits(codec: Codec, latents: Latents) -> float:
+    """Return -log2 of the prior at the rounded latents of one image.
+
+    Raises:
+        RuntimeError: If that is negative or not finite.
+    """
     bits = float(-codec.log_prior(latents).double() / math.log(2)) + 0.0  # + 0.0 makes -0.0 a zero
     if not (bits >= 0 and math.isfinite(bits)):
         raise RuntimeError(f"`-log_prior` of rounded latents must be finite and not negative, got {bits} bits.")
-    decoded = reconstruct(codec, latents, (image.shape[-2], image.shape[-1]))
-    return _measurement(image, to_8bit(decoded)[0].cpu(), bits, "estimated")
+    return bits
 
 
 def _transcode_image(codec: str, quality: int, image: Tensor) -> Measurement:

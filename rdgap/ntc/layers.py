@@ -14,24 +14,74 @@ def down(in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, b
     return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=(kernel - 1) // 2, bias=bias)
 
 
-def up(in_channels: int, out_channels: int, kernel: int, stride: int, *, bias: bool = True) -> nn.ConvTranspose2d:
-    """Transposed convolution that multiplies height and width by exactly `stride`.
+class Upsampling(nn.ConvTranspose2d):
+    """Transposed convolution that multiplies height and width by exactly its stride.
+
+    One with few outputs runs as other operations on a CPU, equal up to rounding and two to five times as fast, because
+    oneDNN's kernels work on blocks of sixteen channels: as a matrix product whose columns are added up where they
+    overlap, or, where kernels overlap more than twice, as a convolution whose outputs are interleaved.
 
     Raises:
         ValueError: If the kernel is smaller than the stride, which would leave pixels that nothing reaches.
     """
-    if kernel < stride:
-        raise ValueError(f"the kernel of a transposed convolution must cover its stride, got {kernel} for {stride}.")
-    padding = (kernel - stride + 1) // 2
-    return nn.ConvTranspose2d(
-        in_channels,
-        out_channels,
-        kernel,
-        stride,
-        padding=padding,
-        output_padding=2 * padding - (kernel - stride),
-        bias=bias,
-    )
+
+    FEW = 4
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, *, bias: bool = True) -> None:
+        if kernel < stride:
+            raise ValueError(
+                f"the kernel of a transposed convolution must cover its stride, got {kernel} for {stride}."
+            )
+        padding = (kernel - stride + 1) // 2
+        surplus = 2 * padding - (kernel - stride)
+        super().__init__(in_channels, out_channels, kernel, stride, padding, output_padding=surplus, bias=bias)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Map (batch, in_channels, height, width) to (batch, out_channels, height * stride, width * stride)."""
+        if output_size is not None or input.device.type != "cpu" or self.out_channels > self.FEW:
+            return super().forward(input, output_size)
+        (kernel, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
+        assert isinstance(padding, int)
+        if kernel > 2 * stride:
+            weight, before, after = as_convolution(self.weight, stride, padding)
+            bias = None if self.bias is None else self.bias.repeat_interleave(stride**2)
+            phases = functional.conv2d(functional.pad(input, (before, after) * 2), weight, bias)
+            by_phase = phases.unflatten(1, (-1, stride, stride))  # `pixel_shuffle` does the same, more slowly
+            return by_phase.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
+        columns = self.weight.flatten(1).T @ input.flatten(2)
+        size = (input.shape[-2] * stride, input.shape[-1] * stride)
+        output = functional.fold(columns, size, kernel, padding=padding, stride=stride)
+        return output if self.bias is None else output + self.bias.to(output.dtype)[:, None, None]
+
+
+def as_convolution(weight: Tensor, stride: int, padding: int) -> tuple[Tensor, int, int]:
+    """Return the convolution whose outputs, once interleaved, are those of an `Upsampling`.
+
+    Output `s q + r` of a transposed convolution sums `x[q + d] w[r + padding - s d]` over all d for which the kernel
+    has that entry: a set of kernels for each phase r.
+
+    Args:
+        weight: (inputs, outputs, kernel, kernel), of the transposed convolution.
+        stride: Likewise.
+        padding: Likewise.
+
+    Returns:
+        The kernel, (outputs * stride^2, inputs, taps, taps), the phases innermost among the outputs, and the zeros
+        that the input needs before and after it.
+    """
+    inputs, outputs, size, _ = weight.shape
+    front = -padding % stride
+    taps = -(-(size + front) // stride)
+    back = taps * stride - size - front
+    split = functional.pad(weight, (front, back) * 2).view(inputs, outputs, taps, stride, taps, stride)
+    kernel = split.flip(2, 4).permute(1, 3, 5, 0, 2, 4).reshape(outputs * stride**2, inputs, taps, taps)
+    after = (padding + front) // stride
+    return kernel, taps - 1 - after, after
+
+
+def up(in_channels: int, out_channels: int, kernel: int, stride: int, *, bias: bool = True) -> Upsampling:
+    """Transposed convolution that multiplies height and width by exactly `stride`; errors as `Upsampling`."""
+    return Upsampling(in_channels, out_channels, kernel, stride, bias=bias)
 
 
 class CheckerboardConv2d(nn.Conv2d):

@@ -354,7 +354,10 @@ def deviation_from_finite_differences(module: nn.Module, latents: Tensor, direct
         for dtype in (torch.float32, torch.float64):
             network = module.to(dtype)
             product = jacobian_vector(
-                lambda z, g=network: g(z[0]), (latents.to(dtype),), (direction.to(dtype),), values_at_once=2 * difference[0].numel()
+                lambda z, g=network: g(z[0]),
+                (latents.to(dtype),),
+                (direction.to(dtype),),
+                values_at_once=2 * difference[0].numel(),
             )
             assert product.dtype == dtype
             error = (product - difference).flatten(1).norm(dim=1) / difference.flatten(1).norm(dim=1)

@@ -84,7 +84,9 @@ def _at(decode: Decode, curve: LatentCurve, t: Tensor, tolerance: float, max_ste
     velocity, acceleration = (as_rows(x)[0] for x in velocity_and_acceleration(decode, curve, t))
     speed = velocity.norm()
     if speed == 0:
-        raise ValueError(f"The decoded curve must move wherever its bending is asked for, it stands still at t = {t.item():g}.")
+        raise ValueError(
+            f"The decoded curve must move wherever its bending is asked for, it stands still at t = {t.item():g}."
+        )
     direction = velocity / speed
     tangential = acceleration @ direction
     across = acceleration - tangential * direction

@@ -81,9 +81,7 @@ def members(latents: Latents, index: int) -> Latents:
     return tuple(z[index : index + 1] for z in latents)
 
 
-def decoded_curve(
-    decode: Decode, curve: LatentCurve, ts: Tensor, *, values_at_once: int = VALUES_AT_ONCE
-) -> Tensor:
+def decoded_curve(decode: Decode, curve: LatentCurve, ts: Tensor, *, values_at_once: int = VALUES_AT_ONCE) -> Tensor:
     """Decode a curve of latents: `g(gamma(t))` for each t.
 
     Args:
@@ -132,7 +130,9 @@ def jacobian_vector(
         )
     directions = tuple(v.expand_as(z) for z, v in zip(latents, direction, strict=True))
     _, first = push_forward(decode, members(latents, 0), members(directions, 0))
-    chunks = (zip(*(t[1:].split(batch_size(first, values_at_once)) for t in ts), strict=True) for ts in (latents, directions))
+    chunks = (
+        zip(*(t[1:].split(batch_size(first, values_at_once)) for t in ts), strict=True) for ts in (latents, directions)
+    )
     return torch.cat([first, *(push_forward(decode, z, v)[1] for z, v in zip(*chunks, strict=True) if len(z[0]))])
 
 
@@ -229,7 +229,9 @@ class _FixedKernels(TorchFunctionMode):
         inputs, kernel, bias, rest = args[0], args[1], (*args, None)[2], args[3:]
         bias = kwargs.pop("bias", bias)
         value, tangent = forward_ad.unpack_dual(inputs)
-        if tangent is None or any(p is not None and forward_ad.unpack_dual(p).tangent is not None for p in (kernel, bias)):
+        if tangent is None or any(
+            p is not None and forward_ad.unpack_dual(p).tangent is not None for p in (kernel, bias)
+        ):
             return func(inputs, kernel, bias, *rest, **kwargs)
         return forward_ad.make_dual(
             func(value, kernel, bias, *rest, **kwargs), func(tangent, kernel, None, *rest, **kwargs)

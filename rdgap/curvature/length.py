@@ -241,7 +241,11 @@ class _Cubics:
 
     def add(self, group: slice, ts: Tensor, positions: slice, points: Tensor, velocities: Tensor) -> None:
         for index, t, point, velocity in zip(
-            range(positions.start, positions.stop), ts[positions].tolist(), points.unbind(1), velocities.unbind(1), strict=True
+            range(positions.start, positions.stop),
+            ts[positions].tolist(),
+            points.unbind(1),
+            velocities.unbind(1),
+            strict=True,
         ):
             if index % self._every:
                 continue

@@ -181,9 +181,7 @@ class Estimate:
     stderr: float
 
 
-def trace(
-    metric: PullbackMetric, *, deflated: int = 8, probes: int = 16, generator: torch.Generator
-) -> Estimate:
+def trace(metric: PullbackMetric, *, deflated: int = 8, probes: int = 16, generator: torch.Generator) -> Estimate:
     """Estimate the trace of `J^T J`, unbiased, by Hutch++ (Meyer et al. 2021).
 
     What the metric does within the span of `A S`, S a random sign matrix, is summed exactly; the rest by random probes
@@ -260,7 +258,9 @@ def log_determinant(
     weights = vectors[:, 0].square()
     damped = values + damping
     if (damped[weights > 0] <= torch.finfo(damped.dtype).eps * values.amax()).any():
-        raise RuntimeError("The metric is singular to rounding, so its log-determinant is minus infinity; add `damping`.")
+        raise RuntimeError(
+            "The metric is singular to rounding, so its log-determinant is minus infinity; add `damping`."
+        )
     samples = dim * (weights * damped.clamp(min=torch.finfo(damped.dtype).tiny).log()).sum(1)
     return LogDeterminant(
         upper=float(samples.mean()), stderr=float(samples.std() / math.sqrt(probes)), steps=lanczos.steps

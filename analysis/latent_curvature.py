@@ -3,8 +3,8 @@
 python analysis/latent_curvature.py --images KODAK        # an hour on two busy cores; the same command resumes
 python analysis/latent_curvature.py --images KODAK --smoke --tables FOLDER        # two pairs, one model, seconds
 
-50 random pairs of squares of 16, 64 and 256 pixels, the same for every model and, but for the size, every crop. All models
-under models/ are measured at all their lmbdas; new ones are added by running the command again. Beside them:
+50 random pairs of squares of 16, 64 and 256 pixels, the same for every model and, but for the size, every crop. All
+models under models/ are measured at all their lmbdas; new ones are added by running the command again. Beside them:
 
 - random-control: an untrained decoder of four layers with tanh, of large random weights;
 - generative-control: a small VAE trained by this pipeline at high noise (analysis/controls).
@@ -13,8 +13,8 @@ Writes into analysis/tables:
 
 - latent_curvature.csv: each pair, model, lmbda and crop; latent_curvature_summary.csv: medians and ranges of it;
 - latent_curvature_paths.csv: mean and quartiles over pairs of the distances to both straight paths at each t;
-- latent_curvature_geometry.csv: the first pairs of 16 pixels beyond the paper, in float64: the spectrum of the pullback
-  metric at the middle of the line, the bending there, and geodesics;
+- latent_curvature_geometry.csv: beyond the paper, the first pairs of 16 pixels at lmbda 0.01, in float64: the spectrum
+  of the pullback metric at the middle of the line, the bending there, and geodesics;
 - latent_curvature.json: settings and provenance;
 
 and the block between the markers in the top-level README.
@@ -28,6 +28,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -40,6 +41,7 @@ from rdgap.curvature import (
     extreme_eigenvalues,
     geodesic,
     image_decoder,
+    jacobian_vector,
     line,
     log_determinant,
     trace,
@@ -61,8 +63,8 @@ END = "<!-- end of curvature table -->"
 PAIRS, SEED = 50, 0
 POINTS = {16: 17, 64: 17, 256: 9}
 """Points of the "hermite" rule for each crop."""
-GEOMETRY_PAIRS, GEOMETRY_CROP = 5, 16
-RANDOM, GENERATIVE = "random-control", "generative-control"
+GEOMETRY_PAIRS, GEOMETRY_CROP, GEOMETRY_LMBDA = 3, 16, 0.01
+RANDOM, GENERATIVE = CONTROLS_NAMES = ("random-control", "generative-control")
 KEYS = ["model", "lmbda", "crop"]
 DISTANCES = ("mse_to_originals", "mse_to_reconstructions")
 
@@ -94,8 +96,9 @@ def _tables(options: argparse.Namespace) -> None:
         for model, lmbda in models:
             _add_lengths(out, model, lmbda, pairs, settings, device)
     for model, lmbda in models:
-        pairs = random_pairs(paths, geometry_pairs, crop=GEOMETRY_CROP, seed=SEED)
-        _add_geometry(out, model, lmbda, pairs, device)
+        if lmbda == GEOMETRY_LMBDA or model in CONTROLS_NAMES:
+            pairs = random_pairs(paths, geometry_pairs, crop=GEOMETRY_CROP, seed=SEED)
+            _add_geometry(out, model, lmbda, pairs, device)
 
     summary = summaries(read_table(out / "latent_curvature.csv", CURVATURE)).drop(
         columns=["zeta_lower_median", "geodesics_converged"]
@@ -135,7 +138,7 @@ def load(model: str, lmbda: float) -> Codec:
 def random_control() -> Codec:
     """Return an encoder of random orthogonal 16 x 16 blocks and an untrained decoder that bends their latents.
 
-    The latents have unit variance on photographs. With a gain of 2 in front of each tanh the layers are far from linear.
+    The latents have about unit variance on photographs, and with a gain of 2 before each tanh no layer is near linear.
     """
     generator = torch.Generator().manual_seed(SEED)
 
@@ -209,14 +212,16 @@ def geometry_of(codec: Codec, pair: Pair, device: torch.device) -> dict[str, flo
     generator = torch.Generator().manual_seed(SEED)
     middle = torch.tensor([0.5]).double()
     curve = line(start, end)
+    at = tuple(z.detach() for z in curve(middle))
     moving = [index == len(start) - 1 for index in range(len(start))]  # the metric of y; z has its own units
-    metric = PullbackMetric(decode, tuple(z.detach() for z in curve(middle)), moving=moving)
+    metric = PullbackMetric(decode, at, moving=moving)
     spectrum = extreme_eigenvalues(metric, metric.dim, number=1, max_steps=metric.dim, generator=generator)
     damping = 1e-6 * float(spectrum.largest[0])
-    determinant = log_determinant(metric, metric.dim, damping=damping, steps=metric.dim, probes=8, generator=generator)
+    determinant = log_determinant(metric, metric.dim, damping=damping, steps=40, probes=4, generator=generator)
     total = trace(metric, generator=generator)
-    bent = bending(decode, curve, middle)
-    free = geodesic(decode, start, end, generator=generator)
+    bent = bending(decode, curve, middle, tolerance=1e-6)
+    search: dict[str, Any] = {"degree": 4, "num_nodes": 8, "max_iterations": 50, "generator": generator}
+    free = geodesic(decode, start, end, **search)
     row = {
         "dim": metric.dim,
         "largest_eigenvalue": float(spectrum.largest[0]),
@@ -236,11 +241,11 @@ def geometry_of(codec: Codec, pair: Pair, device: torch.device) -> dict[str, flo
         "zeta_error": free.zeta_error,
         "geodesic_iterations": free.iterations,
         "geodesic_converged": int(free.converged),
-        "zeta_lower_hyper_held": math.nan,
+        "zeta_lower_hyper_held": free.zeta_lower,
     }
-    if len(start) > 1:
-        held = geodesic(decode, start, end, moving=moving, generator=generator)
-        row["zeta_lower_hyper_held"] = held.zeta_lower
+    hyper = tuple(torch.zeros_like(z) if moves else torch.ones_like(z) for z, moves in zip(at, moving, strict=True))
+    if jacobian_vector(decode, at, hyper).any():  # else the decoder does not see the hyper latents
+        row["zeta_lower_hyper_held"] = geodesic(decode, start, end, moving=moving, **search).zeta_lower
     return row
 
 
@@ -250,8 +255,7 @@ def markdown(tables: Path) -> str:
     crops = sorted(set(table["crop"]))
     header = "".join(f" | {crop} x {crop}" for crop in crops)
     lines = [f"| eta: median (smallest to largest) | lmbdas{header} |", "| --- " * (len(crops) + 2) + "|"]
-    controls = (RANDOM, GENERATIVE)
-    for model in sorted(set(table["model"]), key=lambda name: (name in controls, name)):
+    for model in sorted(set(table["model"]), key=lambda name: (name in CONTROLS_NAMES, name)):
         rows = table.loc[table["model"] == model]
         cells = []
         for crop in crops:
@@ -261,9 +265,12 @@ def markdown(tables: Path) -> str:
         span = ", ".join(f"{lmbda:g}" for lmbda in lmbdas) if len(lmbdas) < 3 else f"{lmbdas[0]:g} to {lmbdas[-1]:g}"
         lines.append(f"| {model} | {span or 'none'} | {' | '.join(cells)} |")
     geometry = pd.read_csv(tables / "latent_curvature_geometry.csv")
-    lines += ["", "| medians, 16 x 16 | pairs | eta | zeta > | curvature x chord | of it normal | stretch, largest / smallest |"]
+    lines += [
+        "",
+        "| medians, 16 x 16 | pairs | eta | zeta > | curvature x chord | of it normal | stretch, largest / smallest |",
+    ]
     lines += ["| --- " * 7 + "|"]
-    for model in sorted(set(geometry["model"]), key=lambda name: (name in controls, name)):
+    for model in sorted(set(geometry["model"]), key=lambda name: (name in CONTROLS_NAMES, name)):
         rows = geometry.loc[geometry["model"] == model]
         stretch = (rows["largest_eigenvalue"] / rows["smallest_eigenvalue"]).pow(0.5).median()
         medians = rows[["eta", "zeta_lower", "curvature_times_chord", "normal_curvature_times_chord"]].median()

@@ -105,11 +105,11 @@ def over_jacobian(codec: NTCCodec, size: int, repeats: int) -> tuple[float, floa
 
 def peak_of_length(codec: NTCCodec, height: int, width: int, num_points: int) -> tuple[float, float]:
     """Return the seconds of one `curve_length` and the peak memory of this process so far in GB."""
-    images = torch.rand(2, 1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    first, last = torch.rand(2, 1, 3, height, width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        start, end = (codec.infer(image) for image in images)
+        start, end = (codec.infer(image) for image in (first, last))
     began = time.perf_counter()
-    curve_length(image_decoder(codec, (height, width)), start, end, num_points=num_points, originals=tuple(images))
+    curve_length(image_decoder(codec, (height, width)), start, end, num_points=num_points, originals=(first, last))
     unit = 2**30 if sys.platform == "darwin" else 2**20
     return time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 

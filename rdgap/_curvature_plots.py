@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ._plots import COLUMN_WIDTH_INCHES, MARKERS, STYLE
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
 
@@ -36,13 +37,14 @@ def draw_both(table: pd.DataFrame, paths: pd.DataFrame) -> Figure:
 def draw_distances(axes: Axes, paths: pd.DataFrame, colours: Mapping[str, tuple[float, float, float]]) -> None:
     """Draw the mean MSE over pairs to both straight paths over t, of each model; several lmbdas fade."""
     shades = _shades(paths)
-    for (model, lmbda), rows in paths.groupby(["model", "lmbda"], dropna=False):
-        means = rows.groupby("t")[["mse_to_originals", "mse_to_reconstructions"]].mean()
-        style = {"color": colours[model], "alpha": shades[_key(lmbda)], "linewidth": 1.2}
-        axes.plot(means.index, means["mse_to_originals"], **style)
-        axes.plot(means.index, means["mse_to_reconstructions"], linestyle=(0, (3, 1.5)), **style)
-    handles = [mpl.lines.Line2D([], [], color="0.3", label="between originals")]
-    handles += [mpl.lines.Line2D([], [], color="0.3", linestyle=(0, (3, 1.5)), label="between reconstructions")]
+    for model, lmbda, rows in _curves(paths):
+        means = pd.DataFrame(rows.groupby("t")[["mse_to_originals", "mse_to_reconstructions"]].mean()).reset_index()
+        ts, to_originals, to_reconstructions = (means[name].to_numpy() for name in means)
+        style: Any = {"color": colours[model], "alpha": shades[lmbda], "linewidth": 1.2}
+        axes.plot(ts, to_originals, **style)
+        axes.plot(ts, to_reconstructions, linestyle=(0, (3, 1.5)), **style)
+    handles = [Line2D([], [], color="0.3", label="between originals")]
+    handles += [Line2D([], [], color="0.3", linestyle=(0, (3, 1.5)), label="between reconstructions")]
     axes.legend(handles=handles, frameon=False, title="Straight path", title_fontsize=7, loc="center")
     axes.set(xlim=(0, 1), xlabel="Position $t$ on the latent line", ylabel="MSE to the straight path (0..255 scale)")
     axes.set_ylim(bottom=0)
@@ -53,13 +55,13 @@ def draw_etas(axes: Axes, table: pd.DataFrame, colours: Mapping[str, tuple[float
     """Draw the ratio of curve to chord over the chord, a point per pair; several lmbdas fade."""
     shades = _shades(table)
     markers = {model: MARKERS[index % len(MARKERS)] for index, model in enumerate(sorted(colours))}
-    for (model, lmbda), rows in table.groupby(["model", "lmbda"], dropna=False):
+    for model, lmbda, rows in _curves(table):
         axes.scatter(
             rows["chord"], rows["eta"], s=9, marker=markers[model], linewidths=0,
-            color=colours[model], alpha=0.85 * shades[_key(lmbda)],
+            color=colours[model], alpha=0.85 * shades[lmbda],
         )  # fmt: skip
     handles = [
-        mpl.lines.Line2D([], [], color=colour, marker=markers[model], linestyle="", label=model)
+        Line2D([], [], color=colour, marker=markers[model], linestyle="", label=model)
         for model, colour in colours.items()
         if model in set(table["model"])
     ]
@@ -70,11 +72,16 @@ def draw_etas(axes: Axes, table: pd.DataFrame, colours: Mapping[str, tuple[float
     sns.despine(ax=axes)
 
 
+def _curves(table: pd.DataFrame) -> list[tuple[str, float, pd.DataFrame]]:
+    """Return the rows of each model and lmbda; -1 stands for the missing lmbda of a decoder."""
+    marked = table.assign(lmbda=table["lmbda"].fillna(-1.0))
+    keys = sorted(set(zip(marked["model"], marked["lmbda"], strict=True)))
+    return [
+        (model, lmbda, marked.loc[(marked["model"] == model) & (marked["lmbda"] == lmbda), :]) for model, lmbda in keys
+    ]
+
+
 def _shades(table: pd.DataFrame) -> dict[float, float]:
     """Return an opacity for each lmbda, rising."""
-    lmbdas = sorted({_key(lmbda) for lmbda in table["lmbda"]})
+    lmbdas = sorted(set(table["lmbda"].fillna(-1.0)))
     return {lmbda: 1 - 0.65 * (len(lmbdas) - 1 - index) / max(len(lmbdas) - 1, 1) for index, lmbda in enumerate(lmbdas)}
-
-
-def _key(lmbda: float) -> float:
-    return lmbda if lmbda == lmbda else -1.0  # not-a-number, of a decoder, is no key

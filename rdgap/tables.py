@@ -180,7 +180,8 @@ crop: Side of the random squares of the two images; 0 for all of them.
 hyper: Whether the hyper latents move with the others or are "held" at those of the first image.
 pair: Number of the pair, from 0.
 first, second: Names of the image files without their suffixes.
-zeta_lower, zeta_error, geodesic_length, geodesic_converged (1 or 0): `rdgap.curvature.Geodesic`; empty if not asked for.
+zeta_lower, zeta_error, geodesic_length, geodesic_converged (1 or 0): `rdgap.curvature.Geodesic`; empty where not asked
+for.
 rule, num_points: How length was found; seed: of the pairs and squares.
 """
 

@@ -1,4 +1,4 @@
-"""How straight, and how curved, is a codec's manifold of reconstructions? (Yang & Mandt 2023, section 7.4.1, and beyond)."""
+"""How straight, and how curved, is a codec's manifold of reconstructions? (Yang & Mandt 2023, 7.4.1, and beyond)."""
 
 from .acceleration import Bending as Bending
 from .acceleration import bending as bending

@@ -182,7 +182,8 @@ def _pairs(options: argparse.Namespace) -> list[Pair]:
         return random_pairs(image_paths(options.images), options.pairs, crop=options.crop, seed=options.seed)
     if len(options.images) != 2:
         raise ValueError(
-            f"Two images must be given, or `--list`, or `--pairs N` and `--crop SIZE` with images, got {len(options.images)}."
+            "Two images must be given, or `--list`, or `--pairs N` and `--crop SIZE` with images, "
+            f"got {len(options.images)}."
         )
     first, second = options.images
     return [Pair(first=first, second=second, crop=options.crop, seed=options.seed)]

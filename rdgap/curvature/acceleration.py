@@ -5,8 +5,8 @@ With the velocity `v` and the acceleration `a = d^2/dt^2 g(gamma(t))` of a decod
     a  =  along the curve        +  within the manifold, across the curve  +  normal to the manifold
           changes of speed          geodesic curvature * ||v||^2              normal curvature * ||v||^2
 
-The last part is the second fundamental form `II(v, v)`: what any curve through this point in this direction has to bend,
-because the manifold of reconstructions does. The middle part is the curve's own: zero along geodesics.
+The last part is the second fundamental form `II(v, v)`: what any curve through this point in this direction has to
+bend, because the manifold of reconstructions does. The middle part is the curve's own: zero along geodesics.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Bending:
         speed: `||v||`.
         acceleration: `||a||`.
         tangential: Part of the acceleration along the curve; negative where the curve slows down.
-        curvature: `||a - (part along v)|| / ||v||^2`, the inverse of the radius of the circle that fits best; its square
-            is the sum of squares of the two that follow.
+        curvature: `||a - (part along v)|| / ||v||^2`, the inverse of the radius of the circle that fits best; its
+            square is the sum of squares of the two that follow.
         geodesic_curvature: Of it, what lies within the manifold.
         normal_curvature: Of it, what is normal to the manifold: `||II(v, v)|| / ||v||^2`.
         projection_residual: `||J^T r|| / (||J|| ||a||)` of what is left normal to the manifold, 0 for an exact
@@ -50,8 +50,8 @@ def bending(
 ) -> Bending:
     """Differentiate a decoded curve twice, by nested forward mode, and project the acceleration onto the manifold.
 
-    The projection solves `min_u ||J u - a||` by conjugate gradients on the normal equations, with products only. Kinks of
-    a decoder (ReLU, the absolute value in GDN) bend a curve in single points, which no derivative between them shows.
+    The projection solves `min_u ||J u - a||` by conjugate gradients on the normal equations, with products only. Kinks
+    of a decoder (ReLU, the absolute value in GDN) bend a curve in single points: no derivative between them shows it.
 
     Args:
         decode: The decoder `g`. Its custom autograd functions, if any, must support `torch.func`.
@@ -76,7 +76,7 @@ def velocity_and_acceleration(decode: Decode, curve: LatentCurve, ts: Tensor) ->
         return torch.func.jvp(lambda s: decode(curve(s)), (t,), (ones,))[1]
 
     with torch.no_grad(), true_float32():
-        first, second = torch.func.jvp(velocity, (ts,), (ones,))
+        first, second = torch.func.jvp(velocity, (ts,), (ones,))[:2]
     return finite(first), finite(second)
 
 
@@ -85,7 +85,7 @@ def _at(decode: Decode, curve: LatentCurve, t: Tensor, tolerance: float, max_ste
     speed = velocity.norm()
     if speed == 0:
         raise ValueError(
-            f"The decoded curve must move wherever its bending is asked for, it stands still at t = {t.item():g}."
+            f"A decoded curve must move wherever its bending is asked for, it stands still at t = {t.item():g}."
         )
     direction = velocity / speed
     tangential = acceleration @ direction

@@ -151,7 +151,7 @@ def points_and_velocities(decode: Decode, curves: Sequence[LatentCurve], ts: Ten
     with forward_mode():
         moving = forward_ad.make_dual(ts, torch.ones_like(ts))
         latents = zip(*(curve(moving) for curve in curves), strict=True)
-        return _value_and_derivative(decode(tuple(torch.cat(z) if len(z) > 1 else z[0] for z in latents)))
+        return _value_and_derivative(decode(tuple(torch.cat(z) for z in latents)))
 
 
 def walk(
@@ -169,7 +169,8 @@ def walk(
             positions = slice(start, min(start + at_once, len(ts)))
             with torch.no_grad():
                 passed = points_and_velocities(decode, curves[group], ts[positions])
-            yield group, positions, *(as_rows(x).unflatten(0, (group.stop - first, -1)) for x in passed)
+            points, velocities = (as_rows(x).unflatten(0, (group.stop - first, -1)) for x in passed)
+            yield group, positions, points, velocities
 
 
 def batch_size(decoded: Tensor, values_at_once: int) -> int:
@@ -229,13 +230,15 @@ class _FixedKernels(TorchFunctionMode):
         inputs, kernel, bias, rest = args[0], args[1], (*args, None)[2], args[3:]
         bias = kwargs.pop("bias", bias)
         value, tangent = forward_ad.unpack_dual(inputs)
-        if tangent is None or any(
-            p is not None and forward_ad.unpack_dual(p).tangent is not None for p in (kernel, bias)
-        ):
+        if tangent is None or any(_moves(parameter) for parameter in (kernel, bias)):
             return func(inputs, kernel, bias, *rest, **kwargs)
         return forward_ad.make_dual(
             func(value, kernel, bias, *rest, **kwargs), func(tangent, kernel, None, *rest, **kwargs)
         )
+
+
+def _moves(parameter: Tensor | None) -> bool:
+    return parameter is not None and forward_ad.unpack_dual(parameter).tangent is not None
 
 
 def _value_and_derivative(decoded: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,13 @@
 """Shortest curves of reconstructions between two latents, and how much longer the straight latent line is: zeta.
 
-A geodesic minimizes the energy `E = INT ||d/dt g(gamma(t))||^2 dt`, which is at least the squared length, and equal to it
-at constant speed. Here `gamma` is the straight line plus polynomials that vanish at both ends,
+A geodesic minimizes the energy `E = INT ||d/dt g(gamma(t))||^2 dt`, which is at least the squared length, and equal to
+it at constant speed. Here `gamma` is the straight line plus polynomials that vanish at both ends,
 
     gamma(t) = (1-t) z0 + t z1 + sum_k c_k phi_k(t),     phi_k(t) = INT_0^t sqrt(2k+1) P_k(2s-1) ds,
 
 whose derivatives are orthonormal. The H1 norm of the deviation is then the Euclidean norm of the coefficients, which
-is the preconditioner that discretized curves need; what is left, that latents have very different scales, is taken out by
-the diagonal of the pullback metric, estimated by random products. The integral is a Gauss quadrature.
+is the preconditioner that discretized curves need; what is left, that latents have very different scales, is taken out
+by the diagonal of the pullback metric, estimated by random products. The integral is a Gauss quadrature.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .quadrature import nodes_and_weights
 
 _SCALE_PROBES = 16
 _SMALLEST_SCALE = 1e-2
-"""Of a coordinate, relative to the root mean square of all: what the decoder hardly shows may move far, not without end."""
+"""Of a coordinate, relative to the root mean square of all: what the decoder hardly shows may move far, not freely."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -174,7 +174,8 @@ def _loaded(source: Source, device: torch.device) -> Codec:
     if source.encoder:
         encoder = _imported("--encoder", source.encoder)
         return from_modules(_frozen(encoder, device), _frozen(decoder, device), _no_prior)
-    codec = decoder if isinstance(decoder, Codec) else decoder()
+    made = isinstance(decoder, Codec) and not isinstance(decoder, type)
+    codec = decoder if made else decoder()
     if not isinstance(codec, Codec):
         raise ValueError(
             "`--decoder` without `--encoder` must name a codec (rdgap/model.py) or a function that returns one, "
@@ -204,7 +205,7 @@ def _no_prior(latents: Tensor) -> Tensor:
     raise RuntimeError("A decoder without a prior has no rate.")
 
 
-def _columns(result: CurveLength) -> dict[str, Tensor]:
+def _columns(result: CurveLength) -> dict[str, Any]:
     """Return the columns of `rdgap.tables.CURVATURE` that `curve_length` measures."""
     assert result.mse_to_originals is not None
     return {

@@ -173,13 +173,13 @@ def lengths_along(
     polyline, cubics, coarse_cubics = _Polyline(first), _Cubics(chord), _Cubics(chord, every=2)
     max_deviation = torch.zeros_like(chord)
     towards_last = (last - first) / chord[:, None]
-    original_rows = None if originals is None else tuple(as_rows(x) for x in originals)
+    original_rows = None if originals is None else (as_rows(originals[0]), as_rows(originals[1]))
     for group, positions, points, velocities in walk(decode, curves, ts, batch):
         t = ts[positions, None]
         speed[group, positions] = velocities.norm(dim=2)
         to_reconstructions[group, positions] = _mse(points, _between(first[group], last[group], t))
         if original_rows is not None:
-            to_originals[group, positions] = _mse(points, _between(*(x[group] for x in original_rows), t))
+            to_originals[group, positions] = _mse(points, _between(original_rows[0][group], original_rows[1][group], t))
         offsets = points - first[group, None]
         along = (offsets @ towards_last[group, :, None]) * towards_last[group, None]
         max_deviation[group] = torch.maximum(max_deviation[group], (offsets - along).norm(dim=2).amax(1))
@@ -237,18 +237,13 @@ class _Cubics:
 
     def __init__(self, like: Tensor, every: int = 1) -> None:
         self.length, self._every = torch.zeros_like(like), every
-        self._t, self._point, self._velocity = 0.0, Tensor(), Tensor()
+        self._t, self._point, self._velocity = Tensor(), Tensor(), Tensor()
 
     def add(self, group: slice, ts: Tensor, positions: slice, points: Tensor, velocities: Tensor) -> None:
-        for index, t, point, velocity in zip(
-            range(positions.start, positions.stop),
-            ts[positions].tolist(),
-            points.unbind(1),
-            velocities.unbind(1),
-            strict=True,
-        ):
+        for index in range(positions.start, positions.stop):
             if index % self._every:
                 continue
+            t, point, velocity = ts[index], points[:, index - positions.start], velocities[:, index - positions.start]
             if index:
                 step = t - self._t
                 self.length[group] += cubic_lengths(point - self._point, step * self._velocity, step * velocity)

@@ -1,7 +1,7 @@
 """The pullback metric `J^T J` of a decoder at one latent, by products only: the Jacobian is never formed.
 
 The metric says how much images change per step of the latents: its eigenvalues are the squared stretches along its
-eigenvectors, its trace their sum, and the square root of its determinant the factor by which the decoder changes volume.
+eigenvectors, its trace their sum, and the square root of its determinant the factor by which volume changes.
 Vectors and sums are float64; a product is as precise as the decoder, so that eigenvalues below its rounding (about 1e-7
 of the largest in float32) mean nothing. `codec.double()` makes a codec exact to 1e-15.
 """
@@ -270,7 +270,7 @@ def log_determinant(
 class _Lanczos:
     """Lanczos iterations of several starting vectors at once, in float64, each reorthogonalized twice.
 
-    An invariant subspace ends in an off-diagonal of exactly 0 and goes on from a random vector orthogonal to it, so that
+    An invariant subspace ends in an off-diagonal of exactly 0, and a random vector orthogonal to it goes on, so that
     multiple eigenvalues are found as often as they are there.
     """
 

@@ -11,13 +11,14 @@ from torch import Tensor
 Rule = Literal["midpoint", "left", "gauss-legendre", "hermite"]
 """How length is found.
 
-The mean of the speed, "midpoint": in the middle of equal cells, second order; "left": at the left end of equal cells, the
-paper's Riemann sum, of first order unless the speeds at both ends agree; "gauss-legendre": at the nodes of Gauss, in
-equal panels of 8, exact for polynomials of degree 15 and the choice for smooth decoders.
+The mean of the speed, "midpoint": in the middle of equal cells, second order; "left": at the left end of equal cells,
+the paper's Riemann sum, of first order unless the speeds at both ends agree; "gauss-legendre": at the nodes of Gauss,
+in equal panels of 8, exact for polynomials of degree 15 and the choice for smooth decoders.
 
-"hermite": the length of the piecewise cubic curve with the same points and velocities at equally spaced t, fourth order.
-Where a decoder has kinks, as GDN and ReLU have, the speed jumps, and every mean of it errs in proportion to the jumps; the
-cubics keep to the points, and err only in the small excess of an arc over its chord: the choice for nearly straight curves.
+"hermite": the length of the piecewise cubic curve with the same points and velocities at equally spaced t, of fourth
+order. Where a decoder has kinks, as GDN and ReLU have, the speed jumps, and a mean of it errs in proportion to the
+jumps; the cubics keep to the points, and err only in the small excess of an arc over its chord: the choice for nearly
+straight curves.
 """
 
 RULES: tuple[Rule, ...] = get_args(Rule)

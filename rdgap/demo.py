@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import _cli, _plots
-from .curvature import curve_length, distances_to_straight_paths, image_decoder
+from .curvature import curve_length, image_decoder
 from .curvature.plot import draw, film_strip
 from .evaluation import OperatingPoint, average, best_lagrangian, conventional_points, evaluate, learned_point
 from .gaps import decompose
@@ -105,12 +105,10 @@ def _curvature(out: Path, photographs: dict[str, Tensor], device: torch.device) 
         with torch.no_grad():
             start, end = codec.infer(first), codec.infer(last)
         decode = image_decoder(codec, (PAIR_SIZE, PAIR_SIZE))
-        curve = curve_length(decode, start, end, num_points=20)
-        print(f"  {model:<24} eta = {curve.eta:.4f} +- {curve.eta_error:.1g} (1: straight)")
+        curve = curve_length(decode, start, end, rule="hermite", num_points=17, originals=(first, last))
+        print(f"  {model:<24} eta = {curve.eta.item():.4f} +- {curve.eta_error.item():.1g} (1: straight)")
         if model == DEFAULT_MODEL:
-            strip = film_strip(decode, start, end, (first, last))
-            distances = distances_to_straight_paths(decode, start, end, (first, last), curve.ts)
-            _plots.save(draw(curve, distances, strip), out / "curvature.png")
+            _plots.save(draw(curve, film_strip(decode, start, end, (first, last))), out / "curvature.png")
 
 
 if __name__ == "__main__":

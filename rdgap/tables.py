@@ -197,6 +197,59 @@ seconds_per_step: Wall-clock time on one thread, with whatever else ran on the m
 peak_memory_bytes: Of the whole process.
 """
 
+_CURVE: Schema = {
+    "model": Column(str),
+    "lmbda": Column(float, minimum=0, may_be_nan=True),
+    "crop": Column(int, minimum=0),
+    "hyper": Column(str, one_of=("moving", "held")),
+    "pair": Column(int, minimum=0),
+}
+
+CURVATURE: Schema = {
+    **_CURVE,
+    "first": Column(str),
+    "second": Column(str),
+    "num_pixels": Column(int, minimum=1),
+    "eta": Column(float, minimum=0),
+    "eta_error": Column(float, minimum=0),
+    "length": Column(float, minimum=0),
+    "length_error": Column(float, minimum=0),
+    "chord": Column(float, minimum=0),
+    "polyline_length": Column(float, minimum=0),
+    "speed_variation": Column(float, minimum=0),
+    "max_deviation_over_chord": Column(float, minimum=0),
+    "max_mse_to_reconstructions": Column(float, minimum=0),
+    "max_mse_to_originals": Column(float, minimum=0),
+    "zeta_lower": Column(float, minimum=0, may_be_nan=True),
+    "zeta_error": Column(float, minimum=0, may_be_nan=True),
+    "geodesic_length": Column(float, minimum=0, may_be_nan=True),
+    "geodesic_converged": Column(float, minimum=0, may_be_nan=True),
+    "rule": Column(str, one_of=("midpoint", "left", "gauss-legendre", "hermite")),
+    "num_points": Column(int, minimum=2),
+    "seed": Column(int),
+}
+"""Decoded lines between the latents of pairs of images; `rdgap.curvature.CurveLength` says what is measured.
+
+model: Name or file of the codec, or package.module:function of a decoder.
+lmbda: Weight of the MSE that the codec was trained for; empty for a decoder.
+crop: Side of the random squares of the two images; 0 for all of them.
+hyper: Whether the hyper latents move with the others or are "held" at those of the first image.
+pair: Number of the pair, from 0.
+first, second: Names of the image files without their suffixes.
+zeta_lower, zeta_error, geodesic_length, geodesic_converged (1 or 0): `rdgap.curvature.Geodesic`; empty where not asked
+for.
+rule, num_points: How length was found; seed: of the pairs and squares.
+"""
+
+CURVATURE_PATHS: Schema = {
+    **_CURVE,
+    "t": Column(float, minimum=0),
+    "speed": Column(float, minimum=0),
+    "mse_to_reconstructions": Column(float, minimum=0),
+    "mse_to_originals": Column(float, minimum=0),
+}
+"""The same lines at each t: speed, and MSE (0..255 scale) to the straight paths in pixel space (Fig. 11)."""
+
 
 def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     """Read a CSV table that has exactly the columns of `schema`, in any order; returned in that of `schema`.

@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rdgap import zoo
 from rdgap.curvature import (
     curve_length,
     decoded_curve,
-    distances_to_straight_paths,
     image_decoder,
     jacobian_vector,
+    lengths_along,
+    line,
 )
+from rdgap.curvature.quadrature import RULES, nodes_and_weights
 from rdgap.model import from_modules
 from rdgap.recipes import build_codec, build_synthesis
 
@@ -102,10 +105,10 @@ def synthesis_module(name: str) -> nn.Module:
         return SYNTHESES[name]()
 
 
-def synthesis(name: str, dtype: torch.dtype = torch.float64):
-    """Return a decoder of 6 channels with random weights, and two latents of size 3 x 2."""
+def synthesis(name: str, dtype: torch.dtype = torch.float64, pairs: int = 1):
+    """Return a decoder of 6 channels with random weights, and pairs of latents of size 3 x 2."""
     module = synthesis_module(name).to(dtype)
-    z0, z1 = torch.randn(2, 1, 6, 3, 2, generator=seeded(4), dtype=torch.float64).to(dtype)
+    z0, z1 = torch.randn(2, pairs, 6, 3, 2, generator=seeded(4), dtype=torch.float64).to(dtype)
     return (lambda latents: module(latents[0])), (z0,), (z1,)
 
 
@@ -140,7 +143,7 @@ def test_parabola_has_its_arc_length_within_the_stated_error(rule):
     error = abs(result.length - (parabola_length(2.0) - parabola_length(0.25)))
     assert 0 < error < 1.01 * result.length_error < 20 * error
     speed = 1.75 * torch.sqrt(1 + 4 * (0.25 + 1.75 * result.ts) ** 2)
-    torch.testing.assert_close(result.speed, speed)
+    torch.testing.assert_close(result.speed, speed[None])
     assert result.speed_variation == pytest.approx(np.std(speed.numpy()) / np.mean(speed.numpy()))
 
 
@@ -149,12 +152,82 @@ def test_rules_converge_at_their_order(rule, order):
     truth = parabola_length(2.0) - parabola_length(0.25)
     counts = np.array([10, 20, 40, 80, 160])
     lengths = [
-        curve_length(parabola, scalar(0.25), scalar(2.0), num_points=int(count), rule=rule).length for count in counts
+        curve_length(parabola, scalar(0.25), scalar(2.0), num_points=int(count), rule=rule).length.item()
+        for count in counts
     ]
     errors = np.abs(np.array(lengths) - truth)
     assert np.all(np.diff(errors) < 0)
     assert errors[-1] > 1e-9
     assert np.polyfit(np.log(1 / counts), np.log(errors), 1)[0] == pytest.approx(order, abs=0.1)
+
+
+@pytest.mark.parametrize("num_points", [2, 5, 8, 16, 24])
+def test_gauss_legendre_integrates_polynomials_exactly(num_points):
+    nodes, weights = nodes_and_weights("gauss-legendre", num_points)
+    assert (nodes.diff() > 0).all()
+    for power in range(2 * min(num_points, 8)):
+        assert nodes**power @ weights == pytest.approx(1 / (power + 1), rel=1e-13)
+
+
+def test_eight_gauss_legendre_nodes_measure_a_smooth_curve_within_the_stated_error():
+    result = curve_length(parabola, scalar(0.25), scalar(2.0), rule="gauss-legendre")
+    assert len(result.ts) == 8
+    error = abs(result.length.item() - (parabola_length(2.0) - parabola_length(0.25)))
+    assert error < 1e-8
+    assert error < result.length_error.item() < 1e-3
+    assert result.eta > 1
+
+
+def spiral(latents):
+    (angle,) = latents
+    return (0.3 * angle).exp() * torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def spiral_length(start: float, end: float) -> float:
+    return math.hypot(1, 0.3) / 0.3 * (math.exp(0.3 * end) - math.exp(0.3 * start))
+
+
+def test_cubics_converge_at_fourth_order_within_the_stated_error():
+    counts = np.array([8, 16, 32, 64])
+    results = [curve_length(spiral, scalar(0.2), scalar(3.0), num_points=int(n) + 1, rule="hermite") for n in counts]
+    errors = np.array([abs(result.length.item() - spiral_length(0.2, 3.0)) for result in results])
+    assert errors[-1] > 1e-11
+    assert np.polyfit(np.log(1 / counts), np.log(errors), 1)[0] == pytest.approx(4, abs=0.1)
+    for result, error in zip(results, errors, strict=True):
+        assert error < result.length_error.item() < 30 * error
+
+
+def test_cubics_are_exact_for_a_parabola():
+    result = curve_length(parabola, scalar(0.25), scalar(2.0), rule="hermite", num_points=33)
+    assert result.length.item() == pytest.approx(parabola_length(2.0) - parabola_length(0.25), rel=1e-12)
+
+
+def test_a_jump_of_the_speed_on_a_straight_line_is_nothing_to_cubics():
+    def decode(latents):
+        return nn.functional.leaky_relu(latents[0], 0.7) * torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+
+    by_cubics, by_gauss = (
+        curve_length(decode, scalar(-0.37), scalar(1.0), rule=rule) for rule in ("hermite", "gauss-legendre")
+    )
+    assert by_cubics.eta.item() == pytest.approx(1, abs=1e-13)
+    assert abs(by_gauss.eta.item() - 1) > 1e-3
+    assert by_gauss.eta.item() + by_gauss.eta_error.item() > 1
+
+
+def test_any_curve_of_latents_has_a_length():
+    def wave(ts):
+        return (torch.stack([ts, torch.sin(3 * ts)], 1),)
+
+    curves = [wave, line(*lifted(0.0, 1.0))]
+    stretched = lengths_along(lambda latents: 2 * latents[0], curves, rule="gauss-legendre", num_points=64)
+    fine = torch.linspace(0, 1, 200001, dtype=torch.float64)
+    assert stretched.length[0] == pytest.approx(2 * wave(fine)[0].diff(dim=0).norm(dim=1).sum().item(), rel=1e-8)
+    assert stretched.length[1] == pytest.approx(2, rel=1e-12)
+
+
+def lifted(*numbers: float) -> list[tuple[Tensor]]:
+    """Return latents (1, 2), the second coordinate 0."""
+    return [(torch.tensor([[number, 0.0]], dtype=torch.float64),) for number in numbers]
 
 
 def test_left_rule_is_the_papers_riemann_sum():
@@ -196,7 +269,7 @@ def test_length_is_at_least_polyline_and_chord_up_to_the_stated_error(name, dtyp
 @pytest.mark.parametrize("name", SYNTHESES)
 def test_length_is_what_a_very_fine_polyline_measures(name):
     decode, start, end = synthesis(name)
-    points = decoded_curve(decode, start, end, torch.linspace(0, 1, 2001, dtype=torch.float64), chunk_size=500)
+    points = decoded_curve(decode, line(start, end), torch.linspace(0, 1, 2001, dtype=torch.float64))
     polyline = float(points.flatten(1).diff(dim=0).norm(dim=1).sum())
     result = curve_length(decode, start, end, num_points=200)
     assert abs(result.length - polyline) < result.length_error + 1e-6 * polyline
@@ -221,19 +294,27 @@ def test_a_latent_that_the_decoder_ignores_does_not_count():
     assert both.length == pytest.approx(alone.length, rel=1e-12)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 7, 1000])
-def test_chunks_do_not_change_results(chunk_size):
-    decode, start, end = synthesis("GDN")
-    expected = curve_length(decode, start, end, num_points=30)
-    result = curve_length(decode, start, end, num_points=30, chunk_size=chunk_size)
-    for field in ("length", "length_error", "chord", "polyline_length", "max_deviation"):
-        assert getattr(result, field) == pytest.approx(getattr(expected, field), rel=1e-10)
-    torch.testing.assert_close(result.speed, expected.speed)
-    originals = image_pair(24, 16)
-    torch.testing.assert_close(
-        distances_to_straight_paths(decode, start, end, originals, result.ts, chunk_size=chunk_size).mse_to_originals,
-        distances_to_straight_paths(decode, start, end, originals, result.ts).mse_to_originals,
-    )
+TENSORS = (
+    *("length", "length_error", "chord", "polyline_length", "max_deviation", "speed"),
+    *("mse_to_reconstructions", "mse_to_originals"),
+)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("together", [1, 7, 40, 1000])
+def test_batches_and_chunks_do_not_change_results(together, rule):
+    """Three pairs: one point at a time, some of one pair, some whole pairs, everything."""
+    num_points = 17 if rule == "hermite" else 16
+    decode, start, end = synthesis("GDN", pairs=3)
+    firsts, lasts = torch.rand(2, 3, 3, 24, 16, generator=seeded(5))
+    options = {"num_points": num_points, "rule": rule, "values_at_once": together * 3 * 24 * 16}
+    result = curve_length(decode, start, end, originals=(firsts, lasts), **options)
+    for i in range(3):
+        originals = (firsts[i : i + 1], lasts[i : i + 1])
+        ends = (start[0][i : i + 1],), (end[0][i : i + 1],)
+        alone = curve_length(decode, *ends, num_points=num_points, rule=rule, originals=originals)
+        for field in TENSORS:
+            torch.testing.assert_close(getattr(result, field)[i], getattr(alone, field)[0], rtol=1e-10, atol=1e-13)
 
 
 def test_arguments_are_left_as_they_were():
@@ -241,8 +322,8 @@ def test_arguments_are_left_as_they_were():
     originals = image_pair(24, 16)
     ts = torch.linspace(0, 1, 5)
     before = [t.clone() for t in (*start, *end, *originals, ts)]
-    curve_length(decode, start, end, num_points=4)
-    distances_to_straight_paths(decode, start, end, originals, ts)
+    curve_length(decode, start, end, num_points=4, originals=originals)
+    decoded_curve(decode, line(start, end), ts)
     for tensor, kept in zip((*start, *end, *originals, ts), before, strict=True):
         assert torch.equal(tensor, kept)
         assert not tensor.requires_grad
@@ -273,7 +354,10 @@ def deviation_from_finite_differences(module: nn.Module, latents: Tensor, direct
         for dtype in (torch.float32, torch.float64):
             network = module.to(dtype)
             product = jacobian_vector(
-                lambda z, g=network: g(z[0]), (latents.to(dtype),), (direction.to(dtype),), chunk_size=2
+                lambda z, g=network: g(z[0]),
+                (latents.to(dtype),),
+                (direction.to(dtype),),
+                values_at_once=2 * difference[0].numel(),
             )
             assert product.dtype == dtype
             error = (product - difference).flatten(1).norm(dim=1) / difference.flatten(1).norm(dim=1)
@@ -325,6 +409,39 @@ def test_jacobian_vector_is_the_dense_jacobian_times_the_vector():
     torch.testing.assert_close(product.flatten(), dense @ end[0].flatten())
 
 
+class CountedConvolutions(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += func is torch.ops.aten.convolution.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["two-layer-lite", "mean-scale-lite", "charm-lite"])
+def test_a_product_convolves_twice_as_often_as_a_decode(name):
+    codec = build_codec(zoo.shipped_recipe(name)).eval()
+    latents = codec.infer(torch.rand(1, 3, 64, 64, generator=seeded(0)))
+    with torch.no_grad(), CountedConvolutions() as plain:
+        codec.decode(latents)
+    with CountedConvolutions() as forward_mode:
+        jacobian_vector(codec.decode, latents, latents)
+    assert plain.number > 0
+    assert forward_mode.number <= 2 * plain.number
+
+
+def test_kernels_that_move_are_differentiated_too():
+    kernel, image = torch.randn(2, 1, 1, 3, 3, generator=seeded(0)).double().unbind(0)
+    product = jacobian_vector(
+        lambda latents: nn.functional.conv2d(latents[0], latents[1], bias=latents[1].sum((1, 2, 3))),
+        (image, kernel),
+        (torch.ones_like(image), torch.ones_like(kernel)),
+    )
+    expected = kernel.sum() + image.sum() + 9
+    torch.testing.assert_close(product.flatten(), expected[None])
+
+
 def test_each_member_of_a_batch_may_have_its_own_direction():
     decode, start, end = synthesis("GDN")
     both = jacobian_vector(decode, (torch.cat([start[0], end[0]]),), (torch.cat([end[0], start[0]]),))
@@ -359,37 +476,40 @@ def test_custom_functions_of_the_parameters_are_no_obstacle():
 # Distances to straight paths.
 
 
-def affine_setup():
+def affine_distances():
     decode, start, end = synthesis("one layer")
-    return decode, start, end, image_pair(6, 4), torch.linspace(0, 1, 21, dtype=torch.float64)
+    originals = image_pair(6, 4)
+    result = curve_length(decode, start, end, num_points=20, rule="left", originals=originals)
+    return decode, start, end, originals, result
 
 
 def test_affine_decoder_keeps_to_the_line_between_reconstructions():
-    distances = distances_to_straight_paths(*affine_setup())
-    assert float(distances.mse_to_reconstructions.max()) < 1e-20
+    *_, result = affine_distances()
+    assert float(result.mse_to_reconstructions.max()) < 1e-20
 
 
 def test_affine_decoder_has_a_quadratic_distance_to_the_originals():
-    decode, start, end, (x0, x1), ts = affine_setup()
-    mse = distances_to_straight_paths(decode, start, end, (x0, x1), ts).mse_to_originals
+    decode, start, end, (x0, x1), result = affine_distances()
     e0, e1 = (255 * (decode(z).detach() - x) for z, x in ((start, x0), (end, x1)))
+    ts = result.ts
     expected = (1 - ts) ** 2 * e0.square().mean() + 2 * ts * (1 - ts) * (e0 * e1).mean() + ts**2 * e1.square().mean()
-    torch.testing.assert_close(mse, expected)
+    torch.testing.assert_close(result.mse_to_originals, expected[None])
 
 
 def test_circle_has_its_closed_form_distance_to_the_chord():
-    ts = torch.linspace(0, 1, 11, dtype=torch.float64)
     ends = (circle(scalar(0.0)), circle(scalar(2.0)))
-    distances = distances_to_straight_paths(circle, scalar(0.0), scalar(2.0), ends, ts)
+    result = curve_length(circle, scalar(0.0), scalar(2.0), num_points=11, originals=ends)
+    ts = result.ts
     x = (2 * ts).cos() - (1 - ts) - ts * math.cos(2)
     y = (2 * ts).sin() - ts * math.sin(2)
-    torch.testing.assert_close(distances.mse_to_reconstructions, 255**2 * (x**2 + y**2) / 2)
-    torch.testing.assert_close(distances.mse_to_originals, distances.mse_to_reconstructions)
+    torch.testing.assert_close(result.mse_to_reconstructions, 255**2 * (x**2 + y**2)[None] / 2)
+    torch.testing.assert_close(result.mse_to_originals, result.mse_to_reconstructions)
+    assert curve_length(circle, scalar(0.0), scalar(2.0)).mse_to_originals is None
 
 
 def test_curve_starts_and_ends_at_the_reconstructions():
     decode, start, end = synthesis("GDN")
-    ends = decoded_curve(decode, start, end, torch.tensor([0.0, 1.0]))
+    ends = decoded_curve(decode, line(start, end), torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(ends, torch.cat([decode(start), decode(end)]).detach(), rtol=1e-12, atol=1e-12)
 
 
@@ -397,7 +517,7 @@ def test_curve_starts_and_ends_at_the_reconstructions():
 
 
 def test_ends_that_decode_alike_are_refused():
-    with pytest.raises(ValueError, match="eta divides by their distance"):
+    with pytest.raises(ValueError, match="a line of length zero has no eta; got equal ones for pair 0"):
         curve_length(circle, scalar(0.5), scalar(0.5))
     with pytest.raises(ValueError, match="eta divides by their distance"):
         curve_length(circle, scalar(0.0), scalar(2 * math.pi))
@@ -408,6 +528,8 @@ def test_ends_that_decode_alike_are_refused():
     [
         ({"num_points": 1}, "`num_points` must be at least 2, got 1"),
         ({"rule": "right"}, "`rule` must be .* got 'right'"),
+        ({"rule": "gauss-legendre", "num_points": 12}, "at most 8 or a multiple of 8, got 12"),
+        ({"rule": "hermite", "num_points": 8}, "must be odd, both ends included, got 8"),
     ],
 )
 def test_bad_options_are_refused(options, message):
@@ -422,11 +544,11 @@ def test_ends_of_other_shapes_are_refused(end):
 
 
 def test_directions_and_originals_of_other_shapes_are_refused():
-    decode, start, end, originals, ts = affine_setup()
+    decode, start, end, originals, _ = affine_distances()
     with pytest.raises(ValueError, match="`direction` must have the shapes of `latents`"):
         jacobian_vector(decode, start, (torch.ones(1, 6, 2, 2),))
     with pytest.raises(ValueError, match="`originals` must have the shape"):
-        distances_to_straight_paths(decode, start, end, (originals[0], originals[1][..., :3]), ts)
+        curve_length(decode, start, end, originals=(originals[0], originals[1][..., :3]))
 
 
 @pytest.mark.parametrize("decode", [lambda latents: 1 / latents[0], lambda latents: latents[0].abs().sqrt()])

@@ -1,33 +1,28 @@
-"""Length of the decoded curve between two images: `python -m rdgap.curvature A.png B.png`."""
+"""Length of the decoded curves between images: `python -m rdgap.curvature A.png B.png`."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
-
-import torch
-from torch import Tensor
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from .. import _cli, zoo
-from .._files import write_json, write_text
-from ..images import random_crop, read_image
-from ..model import Latents
-from . import (
-    CurveLength,
-    Decode,
-    PathDistances,
-    curve_length,
-    distances_to_straight_paths,
-    image_decoder,
-)
-from .plot import FRAMES, draw, film_strip
+from .._files import write_json
+from ..images import image_paths
+from ..parallel import map_images
+from ..tables import CURVATURE, CURVATURE_PATHS, write_table
+from .curve import image_decoder
+from .jobs import Job, Measured, Settings, Source, groups, latent_ends, load, measure
+from .pairs import Pair, listed_pairs, random_pairs
+from .quadrature import RULES, check_rule, default_points
+from .report import format_pair, format_table, summaries
 
-_PIXELS_AT_ONCE = 2**18
-"""Of the images that are decoded together: bounds the memory whatever the size of the images."""
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,162 +30,191 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _cli.parser(
         "curvature",
         "Measure how straight the decoder keeps the line between the latents of two images: the length of the decoded\n"
-        "curve, the chord between the two reconstructions, and eta = length / chord (1 for a straight segment).",
-        "python -m rdgap.curvature A.png B.png --crop 256 --plot curve.png",
+        "curve, the chord between the two reconstructions, and eta = length / chord (1 for a straight segment).\n"
+        "Two images, --list of pairs, or --pairs random crops of folders, the same for every model.",
+        "python -m rdgap.curvature A.png B.png --crop 256 --plot curve.png\n"
+        "  python -m rdgap.curvature PHOTOS --pairs 50 --crop 64 --model two-layer-lite mean-scale-lite --csv eta.csv",
     )
-    arguments.add_argument("images", nargs=2, type=Path, metavar="IMAGE", help="the two images at the ends")
-    arguments.add_argument(
-        "--model", default=zoo.DEFAULT_MODEL, help="trained model or .safetensors file (default: %(default)s)"
+    add = arguments.add_argument
+    add("images", nargs="*", type=Path, metavar="IMAGE", help="two images; with --pairs, images and folders of images")
+    add("--pairs", type=_cli.positive_int, metavar="N", help="draw N random pairs of --crop squares from the images")
+    add("--list", type=Path, metavar="FILE", help="pairs of image files: a CSV table with the columns first,second")
+    add(
+        "--model",
+        nargs="+",
+        help=f"trained models or .safetensors files (default: {zoo.DEFAULT_MODEL}, or none with --decoder)",
     )
-    arguments.add_argument(
+    add(
         "--lmbda",
+        nargs="+",
         type=_cli.positive_float,
-        help=f"trade-off that it was trained for (default: {zoo.DEFAULT_LMBDA}, or the one in the file)",
+        help=f"trade-offs that they were trained for (default: {zoo.DEFAULT_LMBDA}, or the one in the file)",
     )
-    arguments.add_argument(
+    add(
+        "--decoder",
+        metavar="PACKAGE.MODULE:FUNCTION",
+        help="your own: a codec of rdgap/model.py, a function that returns one, or with --encoder a decoder alone, "
+        "latents (1, ...) to images (1, 3, height, width) in [0, 1]",
+    )
+    add("--encoder", metavar="PACKAGE.MODULE:FUNCTION", help="images to the latents of --decoder")
+    add(
         "--crop",
         type=_cli.positive_int,
+        default=0,
         metavar="SIZE",
         help="cut a random square of SIZE pixels from each image, by --seed",
     )
-    arguments.add_argument("--points", type=_points, default=100, help="terms of the Riemann sum (default: 100)")
-    arguments.add_argument(
+    add(
         "--rule",
-        choices=["midpoint", "left"],
+        choices=RULES,
         default="midpoint",
-        help="where in its cell the speed is taken; the paper's is left (default: midpoint)",
+        help="how length is found; the paper's is left, hermite the cheapest for nearly straight curves "
+        "(default: midpoint)",
     )
-    _cli.add_plot(arguments, "distances to both straight paths and a film strip")
-    _cli.add_output(arguments, "--json", "the result")
-    _cli.add_output(arguments, "--csv", "speed and distances per t")
+    add(
+        "--points",
+        type=_points,
+        help="where points and speeds are taken (default: the paper's 100; gauss-legendre 8, hermite 9)",
+    )
+    add("--hold-hyper", action="store_true", help="keep the hyper latents at those of the first image")
+    add("--geodesics", action="store_true", help="also search the shortest decoded curve; minutes for larger images")
+    _cli.add_plot(arguments, "distances to both straight paths, with a film strip (one pair) or eta over the chord")
+    _cli.add_output(arguments, "--json", "settings, pairs, medians and ranges")
+    _cli.add_output(arguments, "--csv", "a table, one row per pair and codec")
+    _cli.add_output(arguments, "--paths", "a table of speed and distances to both straight paths per t")
     _cli.add_device(arguments)
     _cli.add_seed(arguments)
     return _cli.run(_run, arguments, argv)
 
 
 def _run(options: argparse.Namespace) -> None:
-    first, last = _read_pair(options.images, options.crop, options.seed)
-    height, width = first.shape[-2:]
-
+    points = default_points(options.rule) if options.points is None else options.points
+    check_rule(options.rule, points)
+    settings = Settings(
+        rule=options.rule,
+        num_points=points,
+        hyper="held" if options.hold_hyper else "moving",
+        geodesics=options.geodesics,
+        crop=options.crop,
+        seed=options.seed,
+    )
+    pairs = _pairs(options)
+    sources = _sources(options)
     device = _cli.device(options.device)
-    from_file = options.model.endswith(".safetensors")
-    lmbda = options.lmbda or (None if from_file else zoo.DEFAULT_LMBDA)
-    codec = zoo.load_codec(options.model, lmbda, device=device)
-    originals = (first[None].to(device), last[None].to(device))
-    with torch.no_grad():
-        start, end = (codec.infer(image) for image in originals)
+    for source in sources:  # what cannot be used is found out before the work begins
+        load(source, device)
+    for pair in pairs:
+        pair.read()
 
-    chunk_size = max(1, min(options.points, _PIXELS_AT_ONCE // (height * width)))
-    decodes = 2 * options.points + options.points // 2 + 4 + (FRAMES if options.plot else 0)
-    with tqdm(total=decodes, unit="decode", disable=None, leave=False) as bar:
-        decode = _counted(image_decoder(codec, (height, width)), bar)
-        result = curve_length(decode, start, end, num_points=options.points, rule=options.rule, chunk_size=chunk_size)
-        distances = distances_to_straight_paths(decode, start, end, originals, result.ts, chunk_size=chunk_size)
-        strip = film_strip(decode, start, end, originals, chunk_size=chunk_size) if options.plot else None
+    jobs = [
+        Job(source=source, pairs=group, settings=settings, device=options.device)
+        for source, group in product(sources, groups(pairs))
+    ]
+    measured = list(map_images(measure, jobs, description="curvature") if len(jobs) > 1 else map(measure, jobs))
+    _write(options, settings, pairs, sources, measured)
 
-    names = [str(path) for path in options.images]
-    summary = _summary(result, distances)
-    setup = {
-        "images": names,
-        "model": options.model,
-        "lmbda": codec.lmbda,
-        "crop": options.crop,
-        "seed": options.seed,
-        "height": height,
-        "width": width,
-        "rule": options.rule,
-        "num_points": options.points,
-    }
+
+def _write(
+    options: argparse.Namespace,
+    settings: Settings,
+    pairs: Sequence[Pair],
+    sources: Sequence[Source],
+    measured: Sequence[Measured],
+) -> None:
+    import pandas as pd
+
+    table = pd.concat([part.table for part in measured], ignore_index=True)
+    paths = pd.concat([part.paths for part in measured], ignore_index=True)
+    alone = len(table) == 1
     if options.csv:
-        write_text(options.csv, _csv(result, distances))
+        write_table(options.csv, table, CURVATURE)
+    if options.paths:
+        write_table(options.paths, paths, CURVATURE_PATHS)
     if options.json:
-        write_json(options.json, setup | summary)
-    if strip is not None:
+        listed = [{"first": str(pair.first), "second": str(pair.second)} for pair in pairs]
+        content = {"settings": vars(settings), "images": listed}
+        content |= {"pairs": _records(table), "summaries": _records(summaries(table))}
+        write_json(options.json, content)
+    if options.plot:
         from .._plots import save
 
-        save(draw(result, distances, strip), options.plot)
-    print(f"{names[0]} to {names[1]}, {width} x {height} pixels")
-    print(f"{options.model}, lmbda {codec.lmbda:g}, {options.points} terms, {options.rule} rule\n")
-    print(_report(result, distances))
+        save(_picture_of_one(sources[0], pairs[0], settings, measured[0], options.device) if alone
+             else _picture_of_many(table, paths), options.plot)  # fmt: skip
+
+    rule = f"{settings.num_points} points, {settings.rule} rule"
+    if alone:
+        row = table.to_dict("records")[0]
+        height, width = pairs[0].read()[0].shape[-2:]
+        lmbda = "" if math.isnan(row["lmbda"]) else f", lmbda {row['lmbda']:g}"
+        print(f"{pairs[0].first} to {pairs[0].second}, {width} x {height} pixels")
+        print(f"{row['model']}{lmbda}, {rule}\n\n{format_pair(row)}")
+        return
+    size = f"{settings.crop} x {settings.crop} pixels, " if settings.crop else ""
+    print(f"{len(pairs)} pairs, {size}{rule}\n\n{format_table(table)}")
 
 
-def _read_pair(paths: Sequence[Path], crop: int | None, seed: int) -> tuple[Tensor, Tensor]:
-    first, last = (read_image(path) for path in paths)
-    if crop is not None:
-        generator = torch.Generator().manual_seed(seed)
-        first, last = (_crop(image, path, crop, generator) for image, path in zip((first, last), paths, strict=True))
-    elif first.shape != last.shape:
-        sizes = " and ".join(f"{image.shape[-1]} x {image.shape[-2]}" for image in (first, last))
+def _picture_of_one(source: Source, pair: Pair, settings: Settings, measured: Measured, device_name: str) -> Any:
+    from .plot import draw, film_strip
+
+    device = _cli.device(device_name)
+    codec = load(source, device)
+    first, last = (image.to(device) for image in pair.read())
+    start, end = latent_ends(codec, (first, last), settings.hyper)
+    size = (first.shape[-2], first.shape[-1])
+    return draw(measured.result, film_strip(image_decoder(codec, size), start, end, (first, last)))
+
+
+def _picture_of_many(table: pd.DataFrame, paths: pd.DataFrame) -> Any:
+    from .._curvature_plots import draw_both
+
+    return draw_both(table, paths)
+
+
+def _pairs(options: argparse.Namespace) -> list[Pair]:
+    """Return the pairs that were asked for, in one of three ways."""
+    if options.list:
+        if options.images or options.pairs:
+            raise ValueError("`--list` already says which images form pairs, got images or `--pairs` as well.")
+        return listed_pairs(options.list, crop=options.crop, seed=options.seed)
+    if options.pairs:
+        if not options.crop:
+            raise ValueError("`--pairs` draws squares, so it needs `--crop SIZE`, got none.")
+        return random_pairs(image_paths(options.images), options.pairs, crop=options.crop, seed=options.seed)
+    if len(options.images) != 2:
         raise ValueError(
-            f"Both images must have the same size, got {sizes} pixels; --crop SIZE cuts a square from each."
+            "Two images must be given, or `--list`, or `--pairs N` and `--crop SIZE` with images, "
+            f"got {len(options.images)}."
         )
-    if torch.equal(first, last):
-        raise ValueError(
-            "The two images must differ, because eta divides by the distance of their reconstructions; "
-            f"got the same pixels from {paths[0]} and {paths[1]}."
-        )
-    return first, last
+    first, second = options.images
+    return [Pair(first=first, second=second, crop=options.crop, seed=options.seed)]
 
 
-def _crop(image: Tensor, path: Path, size: int, generator: torch.Generator) -> Tensor:
-    if size > min(image.shape[-2:]):
-        raise ValueError(
-            f"`--crop` must fit into the image, got {size} for {path} of {image.shape[-1]} x {image.shape[-2]} pixels."
-        )
-    return random_crop(image, size, generator)
+def _sources(options: argparse.Namespace) -> list[Source]:
+    """Return the codecs that were asked for."""
+    models = options.model or ([] if options.decoder else [zoo.DEFAULT_MODEL])
+    for what, chosen in (("--model", models), ("--lmbda", options.lmbda or [])):
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(
+                f"What `{what}` names must be different from each other, got {' '.join(map(str, chosen))}."
+            )
+    if options.encoder and not options.decoder:
+        raise ValueError("`--encoder` belongs to `--decoder`, got it alone.")
+    sources = []
+    for model in models:
+        from_file = model.endswith(".safetensors")
+        lmbdas = options.lmbda or [None if from_file else zoo.DEFAULT_LMBDA]
+        sources += [Source(model=model, lmbda=lmbda) for lmbda in lmbdas]
+    if options.decoder:
+        sources.append(Source(model=options.decoder, encoder=options.encoder or ""))
+    return sources
 
 
-def _counted(decode: Decode, bar: tqdm) -> Decode:
-    """Let `bar` follow the decodes, so that the computations know of no progress bar."""
-
-    def counted(latents: Latents) -> Tensor:
-        images = decode(latents)
-        bar.update(len(latents[0]))
-        return images
-
-    return counted
-
-
-def _summary(result: CurveLength, distances: PathDistances) -> dict[str, float]:
-    return {
-        "length": result.length,
-        "length_error": result.length_error,
-        "chord": result.chord,
-        "eta": result.eta,
-        "eta_error": result.eta_error,
-        "polyline_length": result.polyline_length,
-        "speed_variation": result.speed_variation,
-        "max_deviation_over_chord": result.max_deviation_over_chord,
-        "max_mse_to_reconstructions": float(distances.mse_to_reconstructions.max()),
-        "max_mse_to_originals": float(distances.mse_to_originals.max()),
-    }
-
-
-def _report(result: CurveLength, distances: PathDistances) -> str:
-    rows = (
-        ("length of the decoded curve", _with_error(result.length, result.length_error), "pixel values in [0, 1]"),
-        ("chord between reconstructions", _with_error(result.chord, result.length_error).split()[0], "same unit"),
-        ("eta = length / chord", _with_error(result.eta, result.eta_error), "1: straight"),
-        ("speed variation", f"{100 * result.speed_variation:.3g} %", "standard deviation / mean"),
-        ("largest deviation / chord", f"{100 * result.max_deviation_over_chord:.3g} %", "across the chord"),
-        ("largest MSE to straight paths", "", "0..255 scale"),
-        ("  between reconstructions", f"{distances.mse_to_reconstructions.max():.4g}", ""),
-        ("  between originals", f"{distances.mse_to_originals.max():.4g}", ""),
-    )
-    return "\n".join(f"{label:<31}{quantity:<22}{remark}".rstrip() for label, quantity, remark in rows)
-
-
-def _with_error(number: float, error: float) -> str:
-    """Format with as many decimals as the error, rounded up to one digit, supports: `1.0384 +- 0.0002`."""
-    decimals = max(0, -math.floor(math.log10(error)))
-    step = 10.0**-decimals
-    return f"{number:.{decimals}f} +- {math.ceil(error / step) * step:.{decimals}f}"
-
-
-def _csv(result: CurveLength, distances: PathDistances) -> str:
-    columns = (result.ts, result.speed, distances.mse_to_reconstructions, distances.mse_to_originals)
-    lines = [",".join(map(repr, row)) for row in torch.stack(columns, dim=1).tolist()]
-    return "\n".join(["t,speed,mse_to_reconstructions,mse_to_originals", *lines]) + "\n"
+def _records(table: pd.DataFrame) -> list[Mapping[str, object]]:
+    """Return the rows for JSON, where nothing stands for not-a-number."""
+    return [
+        {str(name): None if isinstance(entry, float) and math.isnan(entry) else entry for name, entry in row.items()}
+        for row in table.to_dict(orient="records")
+    ]
 
 
 def _points(text: str) -> int:

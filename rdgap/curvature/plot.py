@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ..model import Latents
-from .curve import Decode, decoded_curve
+from .curve import Decode, decoded_curve, line
 from .length import CurveLength
-from .paths import PathDistances
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,22 +40,20 @@ class FilmStrip:
     crossfade: Tensor
 
 
-def film_strip(
-    decode: Decode, start: Latents, end: Latents, originals: tuple[Tensor, Tensor], *, chunk_size: int = 8
-) -> FilmStrip:
+def film_strip(decode: Decode, start: Latents, end: Latents, originals: tuple[Tensor, Tensor]) -> FilmStrip:
     """Return `FRAMES` frames between two images: the decoded latent line, and the cross-fade of the originals."""
     ts = torch.linspace(0, 1, FRAMES)
     x0, x1 = originals
     weights = ts.to(x0)[:, None, None, None]
     return FilmStrip(
         ts=ts,
-        decoded=decoded_curve(decode, start, end, ts, chunk_size=chunk_size),
+        decoded=decoded_curve(decode, line(start, end), ts),
         crossfade=(1 - weights) * x0 + weights * x1,
     )
 
 
-def draw(result: CurveLength, distances: PathDistances, strip: FilmStrip) -> Figure:
-    """Return the figure: distances over t above, the two rows of frames below."""
+def draw(result: CurveLength, strip: FilmStrip) -> Figure:
+    """Return the figure of one pair: distances to its originals and reconstructions over t above, the frames below."""
     from matplotlib.figure import Figure
 
     frames, (height, width) = len(strip.ts), strip.decoded.shape[-2:]
@@ -70,7 +67,7 @@ def draw(result: CurveLength, distances: PathDistances, strip: FilmStrip) -> Fig
     def axes_at(left: float, bottom: float, across: float, up: float) -> Axes:
         return figure.add_axes((left / _WIDTH, bottom / total, across / _WIDTH, up / total))
 
-    _draw_distances(axes_at(_LEFT, panel_bottom, _WIDTH - _LEFT - _RIGHT, _PANEL), result, distances)
+    _draw_distances(axes_at(_LEFT, panel_bottom, _WIDTH - _LEFT - _RIGHT, _PANEL), result)
     rows = ((strip.decoded, "decoded", frame_height + _GAP), (strip.crossfade, "cross-fade", 0.0))
     for images, label, above in rows:
         for i, (t, image) in enumerate(zip(strip.ts.tolist(), images, strict=True)):
@@ -86,12 +83,13 @@ def draw(result: CurveLength, distances: PathDistances, strip: FilmStrip) -> Fig
     return figure
 
 
-def _draw_distances(axes: Axes, result: CurveLength, distances: PathDistances) -> None:
-    ts = distances.ts.numpy()
-    axes.plot(ts, distances.mse_to_originals.numpy(), color=_ORIGINALS, lw=1.4, label="to the line between originals")
+def _draw_distances(axes: Axes, result: CurveLength) -> None:
+    assert result.mse_to_originals is not None
+    ts = result.ts.numpy()
+    axes.plot(ts, result.mse_to_originals[0].numpy(), color=_ORIGINALS, lw=1.4, label="to the line between originals")
     axes.plot(
         ts,
-        distances.mse_to_reconstructions.numpy(),
+        result.mse_to_reconstructions[0].numpy(),
         color=_RECONSTRUCTIONS,
         lw=1.4,
         ls=(0, (5, 1.5)),
@@ -106,4 +104,4 @@ def _draw_distances(axes: Axes, result: CurveLength, distances: PathDistances) -
     axes.spines[["top", "right"]].set_visible(False)
     # Above the panel, where no curve can run through them.
     axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.98), ncols=2, frameon=False, fontsize=8, borderaxespad=0)
-    axes.set_title(rf"$\eta$ = {result.eta:.4f}", loc="right", fontsize=8, pad=4)
+    axes.set_title(rf"$\eta$ = {result.eta.item():.4f}", loc="right", fontsize=8, pad=4)

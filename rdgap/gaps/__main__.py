@@ -10,10 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import _cli, _files, _plots
+from .. import _cli, _files, _jobs, _plots
 from ..images import image_paths
-from ..parallel import map_images
-from ..tables import GAPS, ROUNDED, Schema, read_table, write_table
+from ..tables import GAPS, ROUNDED, Schema
 from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec
 from .ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
 from .jobs import Job, Settings, groups, measure, measure_rounded
@@ -21,8 +20,6 @@ from .report import differences, draw, format_report, format_rounded, means
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_LABELS = ["model", "lmbda", "image"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,23 +91,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _body(options: argparse.Namespace) -> None:
     settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
     paths = image_paths(options.images)
-    _check_distinct("--model", options.model)
-    _check_distinct("--lmbda", options.lmbda)
-    _check_distinct("the names of the images", [path.stem for path in paths])
+    _jobs.check_distinct("--model", options.model)
+    _jobs.check_distinct("--lmbda", options.lmbda)
+    _jobs.check_distinct("the names of the images", [path.stem for path in paths])
     for model, lmbda in product(options.model, options.lmbda):
         load_codec(model, lmbda)
     if not options.cluster:
         _cli.device(options.device)
-    kept = _read_rows(options.csv, settings, GAPS)
-    kept_rounded = _read_rows(options.rounded, settings, ROUNDED)
+    kept = _jobs.kept_rows(options.csv, settings.columns, GAPS)
+    kept_rounded = _jobs.kept_rows(options.rounded, settings.columns, ROUNDED)
     if options.rounded and options.rounded == options.csv:
         raise ValueError(f"`--rounded` and `--csv` must be two files, got {options.csv} for both.")
 
-    table = _measure(options, settings, paths, kept, measure, GAPS, options.csv)
+    together = list(groups(paths, settings))
+    table = _measure(options, settings, together, kept, measure, GAPS, options.csv)
     print(format_report(table))
     rounded = None
     if options.rounded:
-        rounded = _measure(options, settings, paths, kept_rounded, measure_rounded, ROUNDED, options.rounded)
+        rounded = _measure(options, settings, together, kept_rounded, measure_rounded, ROUNDED, options.rounded)
         print(f"\n{format_rounded(rounded)}")
     if options.json:
         content = {
@@ -128,46 +126,30 @@ def _body(options: argparse.Namespace) -> None:
 def _measure(
     options: argparse.Namespace,
     settings: Settings,
-    paths: Sequence[Path],
+    together: Sequence[tuple[Path, ...]],
     kept: pd.DataFrame | None,
     measure: Callable[[Job], pd.DataFrame],
     schema: Schema,
     file: Path | None,
 ) -> pd.DataFrame:
     """Measure what has no row yet, every finished job written at once; return the rows that were asked for."""
-    import pandas as pd
 
-    frames = [] if kept is None else [kept]
-    done = set() if kept is None else set(kept[_LABELS].itertuples(index=False, name=None))
-    together = list(groups(paths, settings))
-    jobs = []
-    for model, lmbda, group in product(options.model, options.lmbda, together):
-        missing = tuple(path.absolute() for path in group if (model, lmbda, path.stem) not in done)
-        if missing:
-            jobs.append(Job(model=model, lmbda=lmbda, paths=missing, settings=settings, device=options.device))
+    def job_of(model: str, lmbda: float, paths: tuple[Path, ...]) -> Job:
+        return Job(model=model, lmbda=lmbda, paths=paths, settings=settings, device=options.device)
+
     with _cli.executor(options.cluster) as executor:
-        for frame in map_images(measure, jobs, executor=executor, in_order=False, description="gaps"):
-            frames.append(frame)
-            if file:
-                write_table(file, pd.concat(frames), schema)
-    wanted = list(product(options.model, options.lmbda, [path.stem for path in paths]))
-    return pd.concat(frames, ignore_index=True).set_index(_LABELS).loc[wanted].reset_index()
-
-
-def _read_rows(path: Path | None, settings: Settings, schema: Schema) -> pd.DataFrame | None:
-    """Read the rows of an earlier run, if there was one and its settings were the same."""
-    if path is None or not path.exists():
-        return None
-    table = read_table(path, schema)
-    for name, setting in settings.columns.items():
-        others = [found for found in table[name] if found != setting]
-        if others:
-            raise ValueError(
-                f"{path} has rows with {name} {others[0]}, this run has {setting}: write it to another file."
-            )
-    if table.duplicated(_LABELS).any():
-        raise ValueError(f"{path} must have one row per model, lmbda and image, got several.")
-    return table
+        return _jobs.complete(
+            kept,
+            options.model,
+            options.lmbda,
+            together,
+            job_of,
+            measure,
+            executor=executor,
+            schema=schema,
+            file=file,
+            description="gaps",
+        )
 
 
 def _records(table: pd.DataFrame) -> list[Mapping[str, object]]:
@@ -176,12 +158,6 @@ def _records(table: pd.DataFrame) -> list[Mapping[str, object]]:
         {str(name): None if isinstance(entry, float) and math.isnan(entry) else entry for name, entry in row.items()}
         for row in table.to_dict(orient="records")
     ]
-
-
-def _check_distinct(what: str, names: Sequence[object]) -> None:
-    for position, name in enumerate(names):
-        if name in names[:position]:
-            raise ValueError(f"{what} must be different from each other, got {name} twice.")
 
 
 def _at_least_two(text: str) -> int:

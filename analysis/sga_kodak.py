@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import platform
 import sys
 from collections.abc import Sequence
@@ -65,47 +66,45 @@ def _measure(table: Path, options: argparse.Namespace) -> None:
     paths = paths[:2] if options.smoke else paths[::STRIDE]
     crop = 32 if options.smoke else CROP
     encoder = Encoder(method="sga", steps=3 if options.smoke else STEPS, bf16=True)
-    groups = [tuple(paths)]
-    for model in trained_models()[: 1 if options.smoke else None]:
-        lmbdas = trained_lmbdas(model)[: 1 if options.smoke else None]
-        _forget_other_weights(table, model, lmbdas)
 
-        def job_of(model: str, lmbda: float, paths: tuple[Path, ...]) -> Job:
-            return Job(
-                model=model,
-                lmbda=lmbda,
-                paths=paths,
-                encoder=encoder,
-                crop=crop,
-                device=options.device,
-                streams=None,
-            )
+    def job_of(model: str, lmbda: float, paths: tuple[Path, ...]) -> Job:
+        return Job(
+            model=model, lmbda=lmbda, paths=paths, encoder=encoder, crop=crop, device=options.device, streams=None
+        )
 
-        settings = settings_of(encoder) | {"crop": crop}
-        kept = _jobs.kept_rows(table, settings, ENCODED)
-        for lmbda in lmbdas:
-            _jobs.complete(
-                kept, [model], [lmbda], groups, job_of, measure,
-                executor=None, schema=ENCODED, file=table, description=f"{model} {lmbda:g}",
-            )  # fmt: skip
-            kept = _jobs.kept_rows(table, settings, ENCODED)
-            _write_provenance(table, model, lmbda, paths)
+    pairs = [(model, lmbda) for model in trained_models() for lmbda in trained_lmbdas(model)]
+    pairs.sort(key=lambda pair: abs(math.log(pair[1] / 0.01)))  # stopped early, it has measured every model
+    for model, lmbda in pairs[: 1 if options.smoke else None]:
+        _forget_other_weights(table, model, lmbda)
+        _jobs.complete(
+            _jobs.kept_rows(table, settings_of(encoder) | {"crop": crop}, ENCODED),
+            [model],
+            [lmbda],
+            [tuple(paths)],
+            job_of,
+            measure,
+            executor=None,
+            schema=ENCODED,
+            file=table,
+            description=f"{model} {lmbda:g}",
+        )
+        _write_provenance(table, model, lmbda, paths)
 
 
-def _forget_other_weights(table: Path, model: str, lmbdas: Sequence[float]) -> None:
+def _forget_other_weights(table: Path, model: str, lmbda: float) -> None:
     """Drop rows that were measured with weights other than those that are there now."""
     provenance = table.with_suffix(".json")
     if not (table.exists() and provenance.exists()):
         return
     known = json.loads(provenance.read_text(encoding="utf-8"))["weights_sha256"]
     rows = read_table(table, ENCODED)
-    for lmbda in lmbdas:
-        if known.get(weights_name(model, lmbda)) != _weights_sha256(model, lmbda):
-            rows = rows.loc[~((rows["model"] == model) & (rows["lmbda"] == lmbda)), :]
-    if rows.empty:
+    others = rows.loc[~((rows["model"] == model) & (rows["lmbda"] == lmbda)), :]
+    if len(others) == len(rows) or known.get(weights_name(model, lmbda)) == _weights_sha256(model, lmbda):
+        return
+    if others.empty:
         table.unlink()
     else:
-        write_table(table, rows, ENCODED)
+        write_table(table, others, ENCODED)
 
 
 def _write_provenance(table: Path, model: str, lmbda: float, paths: Sequence[Path]) -> None:

@@ -24,18 +24,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..model import Latents
-
 PAPER_STEPS = 3000
 """Steps that the schedule is given for; with fewer it runs faster."""
 
 _EDGE = 1e-5  # arguments stay away from the poles of atanh and logit by this much
-_PAPER_LEARNING_RATE = 5e-3  # in symbols
 _HOTTEST, _COOLING, _COOLING_START = 0.5, 5e-4, 200
 _SCALED_LOGIT = 4 / 3
 
 Relaxation = Callable[[Tensor, float, Sequence[torch.Generator]], Tensor]
 """Maps symbols (images, ...), the temperature and a generator per image to symbols that the slope is taken at."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A relaxation and the step size of Adam that suits it.
+
+    Attributes:
+        relax: The relaxation.
+        learning_rate: Step size in symbols, for 3000 steps.
+    """
+
+    relax: Relaxation
+    learning_rate: float = 5e-3
+
+    def default_learning_rate(self, steps: int) -> float:
+        """Return the step size for `steps`, times `sqrt(3000 / steps)`: a random walk of any length goes as far."""
+        return self.learning_rate * math.sqrt(PAPER_STEPS / steps)
 
 
 @dataclass(frozen=True)
@@ -81,14 +95,14 @@ def scaled_logit_log_odds(fraction: Tensor) -> Tensor:
     return _SCALED_LOGIT * linear_log_odds(fraction)
 
 
-METHODS: dict[str, Relaxation] = {
-    "sga": Annealed(atanh_log_odds),
-    "sga-linear": Annealed(linear_log_odds),
-    "sga-cosine": Annealed(cosine_log_odds),
-    "sga-ssl": Annealed(scaled_logit_log_odds),
-    "straight-through": straight_through,
+METHODS = {
+    "sga": Method(Annealed(atanh_log_odds)),
+    "sga-linear": Method(Annealed(linear_log_odds)),
+    "sga-cosine": Method(Annealed(cosine_log_odds)),
+    "sga-ssl": Method(Annealed(scaled_logit_log_odds)),
+    "straight-through": Method(straight_through, learning_rate=5e-4),  # larger ones make nothing but noise
 }
-"""The relaxations by the names that commands and tables know them by."""
+"""The methods by the names that commands and tables know them by."""
 
 
 def temperature(step: int, steps: int) -> float:
@@ -97,19 +111,9 @@ def temperature(step: int, steps: int) -> float:
     return _HOTTEST * math.exp(-_COOLING * max(0.0, paper_step - _COOLING_START))
 
 
-def default_learning_rate(steps: int) -> float:
-    """Return the step size in symbols: `5e-3 sqrt(3000 / steps)`, so that a random walk of any length goes as far."""
-    return _PAPER_LEARNING_RATE * math.sqrt(PAPER_STEPS / steps)
-
-
 def learning_rate_factor(step: int, steps: int) -> float:
     """Return 1, and 0.1 after 90 % of the steps."""
     return 1.0 if step < 0.9 * steps else 0.1
-
-
-def relax(method: Relaxation, symbols: Latents, temperature: float, generators: Sequence[torch.Generator]) -> Latents:
-    """Relax all latents."""
-    return tuple(method(latent, temperature, generators) for latent in symbols)
 
 
 def _logistic_noise(symbols: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -18,7 +18,7 @@ from tqdm import trange
 from ..images import to_8bit
 from ..model import Codec, Latents, LatticeCodec, ReadSymbols, symbol_reader
 from ..objective import Cost, check_lmbda, cost_of_reading
-from .methods import METHODS, PAPER_STEPS, Relaxation, default_learning_rate, learning_rate_factor, relax, temperature
+from .methods import METHODS, PAPER_STEPS, Method, learning_rate_factor, temperature
 
 _CHECKS = 25  # how often in a search the rounded symbols are tried
 _INSIDE = 0.25  # how far from the integers of a warm start its search begins at most
@@ -74,7 +74,7 @@ def encode_iteratively(
     lmbda: float,
     *,
     generators: Sequence[torch.Generator],
-    method: Relaxation = METHODS["sga"],
+    method: Method = METHODS["sga"],
     steps: int = PAPER_STEPS,
     learning_rate: float | None = None,
     start: Sequence[Latents] | None = None,
@@ -96,7 +96,7 @@ def encode_iteratively(
         generators: One for each image, on the device of the images: the source of its random numbers.
         method: One of `METHODS`.
         steps: More of them find better points; the schedule of temperatures and step sizes is run through in any case.
-        learning_rate: Step size in symbols; None for `default_learning_rate(steps)`.
+        learning_rate: Step size in symbols; None for the method's own.
         start: Symbols of each image, as in `Encoding.symbols`, to start from instead: the search begins inside their
             cells, as near to the encoder's output as a quarter of a step allows. They are candidates as well.
         batch: Most images of equal size that are searched together; bounds the memory.
@@ -137,7 +137,7 @@ def encode_iteratively(
                 [generators[index] for index in together],
                 method,
                 steps,
-                learning_rate or default_learning_rate(steps),
+                learning_rate or method.default_learning_rate(steps),
                 None if start is None else [start[index] for index in together],
                 bf16,
             )
@@ -164,7 +164,7 @@ class _Search:
     def run(
         self,
         generators: Sequence[torch.Generator],
-        method: Relaxation,
+        method: Method,
         steps: int,
         learning_rate: float,
         start: Sequence[Latents] | None,
@@ -175,7 +175,7 @@ class _Search:
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
         every = -(-steps // _CHECKS)
         for step in trange(steps, desc="iterative encoding", leave=False, disable=None):
-            relaxed = relax(method, tuple(moving), temperature(step, steps), generators)
+            relaxed = tuple(method.relax(latent, temperature(step, steps), generators) for latent in moving)
             with torch.autocast(self._images.device.type, torch.bfloat16, enabled=bf16):
                 reading = self._read(relaxed)
             nats = self._cost(*reading).lagrangian_nats.sum()

@@ -21,6 +21,7 @@ from ..model import Codec, Latents, LatticeCodec
 from ..objective import check_lmbda, reconstruct
 from ..parallel import map_images
 from ..tables import EVALUATION, OWN_ENCODER
+from .summary import curve_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -229,7 +230,7 @@ def evaluate(
     """
     import pandas as pd
 
-    keys = [(point.codec, point.setting, point.rate_kind, point.encoder, point.encoder_steps) for point in points]
+    keys = [(curve_name(vars(point)), point.setting, point.rate_kind) for point in points]
     _check_distinct("operating point", keys)
     _check_distinct("image", [_names(path) for path in paths])
     rows = map_images(partial(_rows, points), paths, executor=executor, description="evaluating")

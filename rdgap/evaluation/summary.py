@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +35,7 @@ def average(table: pd.DataFrame) -> pd.DataFrame:
     return groups.agg(images=("image", "size"), **columns).reset_index()
 
 
-def curve_name(row: Mapping[Hashable, Any]) -> str:
+def curve_name(row: Mapping[Any, Any]) -> str:
     """Return what a row's codec is called, with its encoder where that is not the codec's own."""
     if row["encoder"] == OWN_ENCODER:
         return row["codec"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from itertools import product
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from . import _cli
+from .images import image_paths
 from .parallel import map_images
 from .tables import Schema, read_table, write_table
+from .zoo import DEFAULT_LMBDA, DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +24,38 @@ LABELS = ["model", "lmbda", "image"]
 """The columns that tell the rows of such a table apart."""
 
 Job = TypeVar("Job")
+
+
+def add_arguments(arguments: argparse.ArgumentParser) -> None:
+    """Add the images, `--model` and `--lmbda`, checked by `checked_paths`."""
+    arguments.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of images")
+    arguments.add_argument(
+        "--model",
+        nargs="+",
+        default=[DEFAULT_MODEL],
+        help=f"names or .safetensors files of codecs (default: {DEFAULT_MODEL})",
+    )
+    arguments.add_argument(
+        "--lmbda",
+        nargs="+",
+        type=_cli.positive_float,
+        default=[DEFAULT_LMBDA],
+        help=f"weights of the MSE in bits per pixel (default: {DEFAULT_LMBDA})",
+    )
+
+
+def checked_paths(options: argparse.Namespace) -> list[Path]:
+    """Return the files of the images.
+
+    Raises:
+        ValueError: If a model, an lmbda or an image's name is there twice, or a folder holds no images.
+        FileNotFoundError: If a file or folder does not exist.
+    """
+    paths = image_paths(options.images)
+    check_distinct("--model", options.model)
+    check_distinct("--lmbda", options.lmbda)
+    check_distinct("the names of the images", [path.stem for path in paths])
+    return paths
 
 
 def check_distinct(what: str, names: Sequence[object]) -> None:

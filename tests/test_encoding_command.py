@@ -157,7 +157,8 @@ def test_a_crop_is_the_middle_of_the_image(folder: Path, tmp_path: Path) -> None
         (["--plot", "t.txt"], r"\.pdf, \.png or \.svg"),
         (["--device", "abacus"], "--device"),
         (["--device", "cpu", "gone"], "unrecognized arguments: gone"),
-        (["--out", "images/a.png"], r"a\.png"),
+        (["--out", "images/a.png"], r"`--out` must be a folder, got images/a\.png"),
+        (["--out", "images/a.png/b"], r"`--out` must be a folder, got images/a\.png/b"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import _cli, _files, _jobs, _plots
-from ..images import image_paths
 from ..tables import ENCODED
-from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec
+from ..zoo import load_codec
 from .encoder import Encoder, add_steps
 from .jobs import Job, measure, read_crop, settings_of, stream_path
 from .methods import METHODS
@@ -33,21 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "every finished image is kept, and the same command goes on from there.",
         "python -m rdgap.encoding photo.png --model two-layer-lite --lmbda 0.01 --steps 500 --csv encoded.csv",
     )
+    _jobs.add_arguments(arguments)
     add = arguments.add_argument
-    add("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of images")
-    add(
-        "--model",
-        nargs="+",
-        default=[DEFAULT_MODEL],
-        help=f"names or .safetensors files of codecs (default: {DEFAULT_MODEL})",
-    )
-    add(
-        "--lmbda",
-        nargs="+",
-        type=_cli.positive_float,
-        default=[DEFAULT_LMBDA],
-        help=f"weights of the MSE in bits per pixel that they were trained for (default: {DEFAULT_LMBDA})",
-    )
     add("--method", choices=tuple(METHODS), default="sga", help="how rounding is relaxed (default: sga)")
     add_steps(arguments)
     add(
@@ -76,10 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _body(options: argparse.Namespace) -> None:
     encoder = Encoder(method=options.method, steps=options.steps, seed=options.seed, bf16=options.bf16)
     settings = settings_of(encoder) | {"crop": options.crop}
-    paths = image_paths(options.images)
-    _jobs.check_distinct("--model", options.model)
-    _jobs.check_distinct("--lmbda", options.lmbda)
-    _jobs.check_distinct("the names of the images", [path.stem for path in paths])
+    paths = _jobs.checked_paths(options)
     for model, lmbda in product(options.model, options.lmbda):
         load_codec(model, lmbda)
     if not options.cluster:
@@ -87,7 +70,7 @@ def _body(options: argparse.Namespace) -> None:
     kept = _jobs.kept_rows(options.csv, settings, ENCODED)
     if options.out:
         kept = _with_streams(kept, options.out)
-        options.out.mkdir(parents=True, exist_ok=True)
+        _make_folder(options.out)
     together = list(_jobs.equal_sizes(paths, lambda path: read_crop(path, options.crop).shape, options.batch))
 
     def job_of(model: str, lmbda: float, paths: tuple[Path, ...]) -> Job:
@@ -122,6 +105,13 @@ def _body(options: argparse.Namespace) -> None:
         from ._plot import draw
 
         _plots.save(draw(table), options.plot)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"`--out` must be a folder, got {folder}.") from error
 
 
 def _with_streams(kept: pd.DataFrame | None, folder: Path) -> pd.DataFrame | None:

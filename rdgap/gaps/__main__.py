@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import _cli, _files, _jobs, _plots
-from ..images import image_paths
 from ..tables import GAPS, ROUNDED, Schema
-from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec
+from ..zoo import load_codec
 from .ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
 from .jobs import Job, Settings, groups, measure, measure_rounded
 from .report import differences, draw, format_report, format_rounded, means
@@ -31,21 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "compared image by image. With --csv every finished row is kept, and the same command goes on from there.",
         "python -m rdgap.gaps photo.png --model two-layer-lite --lmbda 0.01 --crop 64 --csv gaps.csv --plot gaps.png",
     )
+    _jobs.add_arguments(arguments)
     add = arguments.add_argument
-    add("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of images")
-    add(
-        "--model",
-        nargs="+",
-        default=[DEFAULT_MODEL],
-        help=f"names or .safetensors files of codecs (default: {DEFAULT_MODEL})",
-    )
-    add(
-        "--lmbda",
-        nargs="+",
-        type=_cli.positive_float,
-        default=[DEFAULT_LMBDA],
-        help=f"weights of the MSE in bits per pixel (default: {DEFAULT_LMBDA})",
-    )
     add(
         "--crop",
         type=_cli.positive_int,
@@ -90,10 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _body(options: argparse.Namespace) -> None:
     settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
-    paths = image_paths(options.images)
-    _jobs.check_distinct("--model", options.model)
-    _jobs.check_distinct("--lmbda", options.lmbda)
-    _jobs.check_distinct("the names of the images", [path.stem for path in paths])
+    paths = _jobs.checked_paths(options)
     for model, lmbda in product(options.model, options.lmbda):
         load_codec(model, lmbda)
     if not options.cluster:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .complexity import count as count
     from .curvature import CurveLength as CurveLength
     from .curvature import curve_length as curve_length
+    from .encoding import encode_iteratively as encode_iteratively
     from .evaluation import evaluate as evaluate
     from .gaps import GapDecomposition as GapDecomposition
     from .gaps import decompose as decompose
@@ -31,6 +32,7 @@ _HOMES = {
     "count": "complexity",
     "CurveLength": "curvature",
     "curve_length": "curvature",
+    "encode_iteratively": "encoding",
     "evaluate": "evaluation",
     "GapDecomposition": "gaps",
     "decompose": "gaps",

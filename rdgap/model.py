@@ -74,6 +74,31 @@ class LatticeCodec(Codec, Protocol):
         ...
 
 
+ReadSymbols = Callable[[Latents], tuple[Tensor, Tensor]]
+"""Maps symbols, integers or between them, to `log_prior` and `decode` of their lattice point; differentiable."""
+
+
+@runtime_checkable
+class ReadableCodec(LatticeCodec, Protocol):
+    """A codec that reads symbols in one pass, where `from_symbols`, `log_prior` and `decode` would each repeat it."""
+
+    def symbol_reader(self) -> ReadSymbols:
+        """Return the reader of the codec as it is now; later changes of its weights may not be seen."""
+        ...
+
+
+def symbol_reader(codec: LatticeCodec) -> ReadSymbols:
+    """Return what reads symbols of a codec, in one pass where it can."""
+    if isinstance(codec, ReadableCodec):
+        return codec.symbol_reader()
+
+    def read(symbols: Latents) -> tuple[Tensor, Tensor]:
+        latents = codec.from_symbols(symbols)
+        return codec.log_prior(latents), codec.decode(latents)
+
+    return read
+
+
 class _Modules:
     """A codec with one latent, assembled from plain functions."""
 

@@ -58,7 +58,10 @@ def reconstruct(model: Codec, latents: Sequence[Tensor], size: tuple[int, int]) 
     Raises:
         ValueError: If the decoder returns fewer rows or columns than the image has.
     """
-    decoded = model.decode(tuple(latents))
+    return _cropped(model.decode(tuple(latents)), size)
+
+
+def _cropped(decoded: Tensor, size: tuple[int, int]) -> Tensor:
     if decoded.shape[-2] < size[0] or decoded.shape[-1] < size[1]:
         raise ValueError(
             "`decode` must return at least the size of the image, "
@@ -127,11 +130,18 @@ def cost(model: Codec, latents: Sequence[Tensor], images: Tensor, lmbda: float) 
         ValueError: If `lmbda` is not positive.
     """
     check_lmbda(lmbda)
+    return cost_of_reading(model.log_prior(tuple(latents)), model.decode(tuple(latents)), images, lmbda)
+
+
+def cost_of_reading(log_prior: Tensor, decoded: Tensor, images: Tensor, lmbda: float) -> Cost:
+    """Return the cost of latents of which log-prior in nats, (batch,), and decoded images are known already.
+
+    `decoded` may have more rows and columns than `images`, as in `reconstruct`.
+    """
     channels, height, width = images.shape[-3:]
-    decoded = reconstruct(model, latents, (height, width))
-    error = (decoded - images) * 255.0
+    error = (_cropped(decoded, (height, width)) - images) * 255.0
     return Cost(
-        rate_nats=-model.log_prior(tuple(latents)),
+        rate_nats=-log_prior,
         sse=error.square().sum(dim=(-3, -2, -1)),
         num_pixels=height * width,
         channels=channels,

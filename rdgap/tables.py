@@ -31,6 +31,7 @@ class Column:
         may_be_nan: Whether not-a-number, an empty entry in the file, is allowed.
         may_be_infinite: Whether plus infinity is allowed.
         one_of: The only texts allowed; empty for any.
+        default: What a table without the column has in every row; None: it may not be without.
     """
 
     kind: type[str] | type[int] | type[float]
@@ -38,6 +39,7 @@ class Column:
     may_be_nan: bool = False
     may_be_infinite: bool = False
     one_of: tuple[str, ...] = ()
+    default: str | int | float | None = None
 
     def __str__(self) -> str:
         if self.kind is str:
@@ -50,6 +52,8 @@ class Column:
 Schema = Mapping[str, Column]
 """The columns of a table by name, in their order."""
 
+OWN_ENCODER = "own"
+
 EVALUATION: Schema = {
     "codec": Column(str),
     "setting": Column(float),
@@ -61,6 +65,8 @@ EVALUATION: Schema = {
     "mse": Column(float, minimum=0),
     "psnr_db": Column(float, may_be_infinite=True),
     "ms_ssim": Column(float, may_be_nan=True),
+    "encoder": Column(str, default=OWN_ENCODER),
+    "encoder_steps": Column(int, minimum=0, default=0),
 }
 """Rate and distortion of each image under each codec and setting.
 
@@ -74,6 +80,8 @@ rate_kind: "estimated" (-log2 of the prior at the rounded latents) or "coded" (t
 mse: Mean squared error over pixels and channels, 0..255 scale, of the decoded image rounded to 8 bit.
 psnr_db: 10 log10(255^2 / mse); `inf` where the decoded image is exact.
 ms_ssim: Multi-scale structural similarity; empty (NaN) for images too small for its five scales.
+encoder: "own" where the codec's own encoder chose what to send, else a method of `rdgap.encoding`, "sga" for one.
+encoder_steps: Steps of that method for each image; 0 for "own".
 """
 
 _SIDED = (
@@ -140,6 +148,42 @@ image: Name of the photograph whose random numbers and size were used, nothing e
 acceptance: Of the moves towards the posterior; `reverse_acceptance` of those away from it.
 
 The other columns are those of `GAPS`; `samples` has no part in it.
+"""
+
+ENCODED: Schema = {
+    **_MEASURED,
+    "encoder_bits": Column(float, minimum=0),
+    "encoder_mse": Column(float, minimum=0),
+    "encoder_lagrangian_bpp": Column(float, minimum=0),
+    "bits": Column(float, minimum=0),
+    "mse": Column(float, minimum=0),
+    "lagrangian_bpp": Column(float, minimum=0),
+    "saving_percent": Column(float, minimum=0),
+    "stream_bits": Column(float, minimum=0),
+    "method": Column(str),
+    "steps": Column(int, minimum=1),
+    "crop": Column(int, minimum=0),
+    "seed": Column(int),
+    "bf16": Column(int, minimum=0),
+    "device": Column(str),
+    "seconds": Column(float, minimum=0),
+}
+"""Iterative encoding of each image under each codec and lmbda, beside what the codec's own encoder chooses.
+
+The first four columns and `device` are those of `GAPS`.
+
+encoder_bits: Estimated size, in bits, of the encoder's own choice.
+encoder_mse: Its distortion, 0..255 scale, of the image rounded to 8 bit as a bitstream of it decodes.
+encoder_lagrangian_bpp: `encoder_bits / num_pixels + lmbda * encoder_mse`.
+bits, mse, lagrangian_bpp: The same of what iterative encoding found.
+saving_percent: By how much `lagrangian_bpp` is less than `encoder_lagrangian_bpp`.
+stream_bits: Length of the bitstream of what was found, header included.
+method: One of `rdgap.encoding.METHODS`.
+steps: Of the search.
+crop: Side of the square in the middle of the image; 0 for all of it.
+seed: Of the random numbers of each image.
+bf16: 1 where the search followed slopes in bfloat16, else 0; costs are in float32 in any case.
+seconds: Wall-clock time of the image, an equal share of that of the images searched together.
 """
 
 ROUNDED: Schema = {
@@ -254,6 +298,8 @@ CURVATURE_PATHS: Schema = {
 def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     """Read a CSV table that has exactly the columns of `schema`, in any order; returned in that of `schema`.
 
+    Columns with a default may be missing, and are there when the table is returned.
+
     Raises:
         ValueError: If a column is missing, unknown or named twice, an entry is not what its column allows, or
             there is no row.
@@ -276,6 +322,8 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     return pd.DataFrame(
         {
             name: [_checked(_number(row[header.index(name)], column), name, column, path) for row in rows]
+            if name in header
+            else column.default
             for name, column in schema.items()
         }
     )
@@ -284,7 +332,8 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
 def write_table(path: Path, frame: pd.DataFrame, schema: Schema) -> None:
     """Write a table of exactly the columns of `schema` as CSV, rows sorted, in one step.
 
-    Equal content gives equal bytes, whatever the order of the rows and columns was.
+    Equal content gives equal bytes, whatever the order of the rows and columns was: a column that holds nothing but its
+    default is left out, as it is from tables older than the column.
 
     Raises:
         ValueError: If a column is missing, unknown or named twice, an entry is not what its column allows, or
@@ -297,14 +346,18 @@ def write_table(path: Path, frame: pd.DataFrame, schema: Schema) -> None:
     if frame.empty:
         raise ValueError(f"{path}: a table must have at least one row, got none.")
     checked = pd.DataFrame(
-        {name: [_checked(entry, name, column, path) for entry in frame[name]] for name, column in schema.items()}
+        {
+            name: [_checked(entry, name, column, path) for entry in frame[name]]
+            for name, column in schema.items()
+            if name in frame.columns and not (column.default is not None and set(frame[name]) == {column.default})
+        }
     )
     with replacing(path) as temporary:
-        checked.sort_values(list(schema)).to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+        checked.sort_values(list(checked.columns)).to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
 
 
 def _check_columns(names: Sequence[str], schema: Schema, path: Path) -> None:
-    missing = [name for name in schema if name not in names]
+    missing = [name for name, column in schema.items() if name not in names and column.default is None]
     wrong = [name for position, name in enumerate(names) if name not in schema or name in names[:position]]
     if missing or wrong:
         raise ValueError(

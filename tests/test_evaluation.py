@@ -18,9 +18,12 @@ from PIL import Image
 import rdgap.zoo
 from rdgap.codec import Coder
 from rdgap.conventional import transcode
+from rdgap.encoding import Encoder
 from rdgap.evaluation import (
+    IterativeChoice,
     average,
     best_lagrangian,
+    coded_point,
     conventional_points,
     evaluate,
     evaluate_image,
@@ -188,7 +191,9 @@ def small_table(**changes):
         ("toy", 0.01, "b", 400, 600.0, "estimated", 50.0, 31.0, math.nan),
     ]
     names = ["codec", "setting", "image", "num_pixels", "bits", "rate_kind", "mse", "psnr_db", "ms_ssim"]
-    return pd.DataFrame(rows, columns=names).assign(dataset="d", **changes)[list(EVALUATION)]
+    return pd.DataFrame(rows, columns=names).assign(**{"dataset": "d", "encoder": "own", "encoder_steps": 0} | changes)[
+        list(EVALUATION)
+    ]
 
 
 def test_averages_are_means_of_ratios_and_of_decibels():
@@ -346,3 +351,55 @@ def test_coded_rows_stand_beside_estimated_ones(monkeypatch, folder, tmp_path, c
     rates_and_costs = means["rate_bpp"] + 0.01 * means["mse"]
     assert list(means["lagrangian_bpp"]) == pytest.approx(list(rates_and_costs))
     assert "best quality" not in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- iterative encoding
+
+
+def test_an_iterative_encoder_has_rows_of_its_own(monkeypatch, folder, tmp_path, capsys):
+    codec = tiny_codec().requires_grad_(False)
+    codec.name, codec.lmbda = "tiny", 0.01
+    monkeypatch.setattr(rdgap.zoo, "load_codec", lambda name, lmbda=None, *, device="cpu": codec)
+    monkeypatch.setattr(rdgap.zoo, "trained_lmbdas", lambda name: [0.01])
+    common = ["tiny", "jpeg", "--coded", "--images", str(folder), "--device", "cpu"]
+    assert main([*common, "--csv", str(tmp_path / "own.csv")]) == 0
+    searched = [*common, "--encoder", "sga", "--steps", "12", "--seed", "3", "--csv", str(tmp_path / "sga.csv")]
+    assert main([*searched, "--plot", str(tmp_path / "rd.png")]) == 0
+    assert "tiny (sga, 12 steps)" in capsys.readouterr().out
+    assert "encoder" not in (tmp_path / "own.csv").read_text().splitlines()[0]
+    own, sga = (read_table(tmp_path / f"{name}.csv", EVALUATION) for name in ("own", "sga"))
+    assert set(own["encoder"]) == {"own"}
+    assert set(zip(sga["codec"], sga["encoder"], sga["encoder_steps"], strict=True)) == {
+        ("tiny", "sga", 12),
+        ("jpeg", "own", 0),
+    }
+    for index, size in enumerate(SIZES):
+        image = tensor(random_pixels(*size, seed=index))
+        (found,) = Encoder(method="sga", steps=12, seed=3).encode(codec, image[None], 0.01)
+        rows = sga[(sga["codec"] == "tiny") & (sga["image"] == f"p{index}")].set_index("rate_kind")
+        assert rows["bits"]["estimated"] == pytest.approx(found.bits)
+        assert rows["mse"]["estimated"] == pytest.approx(found.mse, rel=1e-6)
+        assert rows["bits"]["coded"] == 8 * len(Coder(codec).encode(image, found.symbols))
+        before = own[(own["codec"] == "tiny") & (own["image"] == f"p{index}")].set_index("rate_kind")
+        cost_before, cost = (
+            table["bits"]["estimated"] / image[0].numel() + 0.01 * table["mse"]["estimated"] for table in (before, rows)
+        )
+        assert cost <= cost_before
+    means = average(pd.concat([own, sga[sga["codec"] == "tiny"]]))
+    tiny = means[(means["codec"] == "tiny") & (means["rate_kind"] == "estimated")].set_index("encoder")
+    assert tiny["lagrangian_bpp"]["sga"] < tiny["lagrangian_bpp"]["own"]
+
+
+def test_both_kinds_of_rate_take_one_search(monkeypatch):
+    codec, image = tiny_codec().requires_grad_(False), tensor(random_pixels(40, 50, seed=0))
+    searches = []
+    search = Encoder.encode
+    monkeypatch.setattr(Encoder, "encode", lambda *args, **options: searches.append(1) or search(*args, **options))
+    choice = IterativeChoice(codec, 0.01, Encoder(method="sga", steps=3))
+    points = [
+        learned_point(codec, name="tiny", lmbda=0.01, choice=choice),
+        coded_point(Coder(codec), name="tiny", lmbda=0.01, choice=choice),
+    ]
+    estimated, coded = (point.measure(image) for point in points)
+    assert len(searches) == 1
+    assert coded.mse == pytest.approx(estimated.mse, rel=1e-3)

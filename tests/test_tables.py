@@ -27,7 +27,7 @@ def frame(**changes):
 
 def test_what_is_written_is_read_back_exactly_and_sorted(tmp_path):
     write_table(tmp_path / "t.csv", frame(), EVALUATION)
-    expected = frame().sort_values("codec", ignore_index=True)
+    expected = frame().sort_values("codec", ignore_index=True).assign(encoder="own", encoder_steps=0)
     pd.testing.assert_frame_equal(read_table(tmp_path / "t.csv", EVALUATION), expected, check_exact=True)
 
 
@@ -42,6 +42,18 @@ def test_order_of_rows_and_columns_leaves_the_bytes_alone(tmp_path):
     ]
     assert b"\r" not in content
     assert content.endswith(b"\n")
+
+
+def test_a_column_that_holds_its_default_alone_is_left_out_and_read_as_such(tmp_path):
+    write_table(tmp_path / "old.csv", frame(), EVALUATION)
+    write_table(tmp_path / "new.csv", frame(encoder="own", encoder_steps=0), EVALUATION)
+    assert (tmp_path / "old.csv").read_bytes() == (tmp_path / "new.csv").read_bytes()
+    mixed = frame(encoder=["sga", "own"], encoder_steps=[500, 0])
+    write_table(tmp_path / "mixed.csv", mixed, EVALUATION)
+    read = read_table(tmp_path / "mixed.csv", EVALUATION)
+    assert read[["codec", "encoder", "encoder_steps"]].values.tolist() == [["a", "own", 0], ["b", "sga", 500]]
+    with pytest.raises(ValueError, match="`encoder_steps` must be a whole number of at least 0, got -1"):
+        write_table(tmp_path / "t.csv", frame(encoder_steps=[-1, 0]), EVALUATION)
 
 
 def test_columns_may_come_in_any_order_and_from_a_spreadsheet(tmp_path):

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import _cli
+from .. import _cli, metrics
 from .._files import replacing
+from ..encoding.encoder import add_encoder, encoder
 from ..images import read_image, write_image
 from ..ntc.codec import NTCCodec
 from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec, trained_lmbdas, trained_models
@@ -27,28 +28,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = arguments.add_subparsers(dest="command", required=True, metavar="encode | decode")
 
-    encoder = commands.add_parser("encode", help="image to bitstream")
-    encoder.add_argument("image", type=Path, metavar="IMAGE", help="PNG, JPEG, WebP or AVIF")
-    encoder.add_argument(
+    encode = commands.add_parser("encode", help="image to bitstream")
+    encode.add_argument("image", type=Path, metavar="IMAGE", help="PNG, JPEG, WebP or AVIF")
+    encode.add_argument(
         "--model", default=DEFAULT_MODEL, help="trained model or .safetensors file (default: %(default)s)"
     )
-    encoder.add_argument(
+    encode.add_argument(
         "--lmbda",
         type=_cli.positive_float,
         help=f"trade-off that it was trained for (default: {DEFAULT_LMBDA}, or the one in the file)",
     )
-    _cli.add_output(encoder, "--out", "the bitstream", short=("-o",), required=True)
-    _add_common(encoder)
+    _cli.add_output(encode, "--out", "the bitstream", short=("-o",), required=True)
+    add_encoder(encode)
+    _add_common(encode)
 
-    decoder = commands.add_parser("decode", help="bitstream to image")
-    decoder.add_argument("stream", type=Path, metavar="FILE", help="what `encode` wrote")
-    decoder.add_argument(
+    decode = commands.add_parser("decode", help="bitstream to image")
+    decode.add_argument("stream", type=Path, metavar="FILE", help="what `encode` wrote")
+    decode.add_argument(
         "--model",
         metavar="WEIGHTS",
         help="the .safetensors file that wrote it (default: the shipped model whose hash it carries)",
     )
-    _cli.add_output(decoder, "--out", "the image, as PNG", short=("-o",), required=True)
-    _add_common(decoder)
+    _cli.add_output(decode, "--out", "the image, as PNG", short=("-o",), required=True)
+    _add_common(decode)
     return _cli.run(_run, arguments, argv)
 
 
@@ -72,11 +74,23 @@ def _run(options: argparse.Namespace) -> None:
 def _encode(options: argparse.Namespace) -> None:
     image = read_image(options.image)
     lmbda = options.lmbda or (None if options.model.endswith(".safetensors") else DEFAULT_LMBDA)
-    codec = load_codec(options.model, lmbda, device=_cli.device(options.device))
-    stream = Coder(codec, max_pixels=options.max_pixels).encode(image)
+    device = _cli.device(options.device)
+    codec = load_codec(options.model, lmbda, device=device)
+    coder = Coder(codec, max_pixels=options.max_pixels)
+    stream = coder.encode(image)  # also where another is written: it refuses what cannot be coded before the long work
+    chosen, remark = encoder(options), ""
+    if chosen:
+        (found,) = chosen.encode(codec, image[None].to(device), codec.lmbda)
+        stream = coder.encode(image, found.symbols)
+        mse = float(metrics.mse(image[None], coder.reconstruct(found.symbols, *image.shape[1:])[None]))
+        remark = (
+            f"decodes to mse {mse:.6g}; bpp + lmbda * mse is {found.saving_percent:.2f} % less than the encoder's own"
+        )
     with replacing(options.out) as temporary:
         temporary.write_bytes(stream)
     _report(options.out, codec, image.shape[2], image.shape[1], len(stream))
+    if remark:
+        print(remark)
 
 
 def _decode(options: argparse.Namespace) -> None:

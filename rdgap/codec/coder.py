@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..images import to_8bit
+from ..model import Latents
 from ..ntc.codec import NTCCodec
 from ..ntc.deployment import deployed
-from ..ntc.priors import CodingStep, Prior
+from ..ntc.priors import CodingStep, Hyperprior, Prior, Visitor
 from .bitstream import (
     IDENTITY_BYTES,
     MAX_PIXELS,
@@ -61,37 +62,39 @@ class Coder:
         self._device = next(codec.parameters()).device
 
     @torch.no_grad()
-    def encode(self, image: Tensor) -> bytes:
+    def encode(self, image: Tensor, symbols: Latents | None = None) -> bytes:
         """Return the bitstream of an image, (3, height, width) in [0, 1], of any size from 1 x 1 up.
 
+        Args:
+            image: What to code.
+            symbols: What to send for it, integers as floating-point numbers, such as `rdgap.encoding` finds; the
+                codec's own choice where none are given. The stream decodes to `reconstruct(symbols, ...)`.
+
         Raises:
-            ValueError: If the image has another shape, is not finite or is too large.
+            ValueError: If the image has another shape, is not finite or is too large, or the symbols are not those of
+                an image of its size.
             RuntimeError: If the latents are not finite.
         """
-        return self.encode_with_latents(image)[0]
+        return self.encode_with_latents(image, symbols)[0]
 
     @torch.no_grad()
-    def encode_with_latents(self, image: Tensor) -> tuple[bytes, Tensor]:
+    def encode_with_latents(self, image: Tensor, symbols: Latents | None = None) -> tuple[bytes, Tensor]:
         """Return the bitstream and the latents, float64, that the decoder's synthesis will see; errors as `encode`."""
         self._check(image)
-        with torch.autocast(self._device.type, enabled=False):
-            latents = self.codec.infer(image[None].to(self._device))
-            if not all(torch.isfinite(latent).all() for latent in latents):
-                raise RuntimeError("the latents must be finite, got NaN or infinity.")
+        height, width = image.shape[-2:]
         writer = SymbolWriter()
-        first, *rest = (latent.cpu().double() for latent in latents)
-        offset = self._offset()
-        symbols = _nearest(first - offset)
-        writer.write(_to_numpy(symbols), _channels(symbols.shape), self.density.tables)
+        if symbols is None:
+            first, symbols_of = self._infer(image)
+        else:
+            first, symbols_of = self._given(symbols, height, width)
+        writer.write(_to_numpy(first), _channels(first.shape), self.density.tables)
 
         def visit(step: CodingStep) -> Tensor:
-            symbols = _nearest(rest[0][:, step.channels] - step.mean)
-            writer.write(_to_numpy(symbols[..., step.mask]), _table_of(step), gaussian_tables())
-            return step.mean + symbols
+            here = symbols_of(step)
+            writer.write(_to_numpy(here[..., step.mask]), _table_of(step), gaussian_tables())
+            return step.mean + here
 
-        with torch.autocast("cpu", enabled=False):
-            y = on_grid(self.prior.walk(symbols + offset, visit)[1])
-        height, width = image.shape[-2:]
+        y = self._walk(first, visit)
         stream = pack(
             writer.payload(),
             identity=self.identity,
@@ -101,6 +104,16 @@ class Coder:
             factor=self.codec.factor,
         )
         return stream, y
+
+    @torch.no_grad()
+    def reconstruct(self, symbols: Latents, height: int, width: int) -> Tensor:
+        """Return the 8-bit image, (3, height, width), that the stream of these symbols decodes to, bit for bit.
+
+        Raises:
+            ValueError: If the symbols are not those of an image of this size.
+        """
+        first, symbols_of = self._given(symbols, height, width)
+        return self.synthesize(self._walk(first, lambda step: step.mean + symbols_of(step)), height, width)
 
     @torch.no_grad()
     def decode(self, stream: bytes) -> Tensor:
@@ -134,8 +147,7 @@ class Coder:
         """Return the latents, float64, that the encoder's `encode_with_latents` gave; errors as `decode`."""
         check_size(header, self.codec.factor, self.max_pixels)
         reader = SymbolReader(payload)
-        factor = self.codec.factor
-        shape = (1, len(self.density.offset), -(-header.height // factor), -(-header.width // factor))
+        shape = self._shapes(header.height, header.width)[0]
 
         def visit(step: CodingStep) -> Tensor:
             symbols = torch.zeros_like(step.mean)
@@ -145,7 +157,42 @@ class Coder:
 
         with torch.autocast("cpu", enabled=False):
             symbols = _to_tensor(reader.read(_channels(shape), self.density.tables)).view(shape)
-            return on_grid(self.prior.walk(symbols + self._offset(), visit)[1])
+        return self._walk(symbols, visit)
+
+    def _walk(self, first: Tensor, visit: Visitor) -> Tensor:
+        """Return what the synthesis sees after the first symbols and what `visit` gives for the others."""
+        with torch.autocast("cpu", enabled=False):
+            return on_grid(self.prior.walk(first + self._offset(), visit)[1])
+
+    def _infer(self, image: Tensor) -> tuple[Tensor, Visitor]:
+        """Return the first latent's symbols and those of each step by the codec's own encoder."""
+        with torch.autocast(self._device.type, enabled=False):
+            latents = self.codec.infer(image[None].to(self._device))
+        if not all(torch.isfinite(latent).all() for latent in latents):
+            raise RuntimeError("the latents must be finite, got NaN or infinity.")
+        first, *rest = (latent.cpu().double() for latent in latents)
+        return _nearest(first - self._offset()), lambda step: _nearest(rest[0][:, step.channels] - step.mean)
+
+    def _given(self, symbols: Latents, height: int, width: int) -> tuple[Tensor, Visitor]:
+        """Return the same of symbols that were chosen elsewhere."""
+        shapes, expected = [tuple(each.shape) for each in symbols], self._shapes(height, width)
+        if shapes != expected:
+            raise ValueError(
+                f"`symbols` of an image of {height} x {width} must have the shapes {expected}, got {shapes}."
+            )
+        if any(bool((each != _nearest(each)).any()) for each in symbols):
+            raise ValueError(f"`symbols` must be whole numbers of at most {LARGEST_SYMBOL} in size, got others.")
+        first, *rest = (each.cpu().double() for each in symbols)
+        return first, lambda step: rest[0][:, step.channels]
+
+    def _shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
+        """Return the shapes of the latents of an image."""
+        prior = self.codec.prior
+        rows, columns = (-(-side // self.codec.factor) for side in (height, width))
+        shapes: list[tuple[int, ...]] = [(1, len(self.density.offset), rows, columns)]
+        if isinstance(prior, Hyperprior):
+            shapes.append((1, prior.readers()[0].layer.in_channels, rows * prior.factor, columns * prior.factor))
+        return shapes
 
     def _offset(self) -> Tensor:
         return torch.from_numpy(self.density.offset)[:, None, None]

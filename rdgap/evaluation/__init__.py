@@ -4,6 +4,7 @@ Rates are estimates under hard rounding, `-log2 P(rounded latents)`, or lengths 
 conventional codecs; distortions are those of the decoded image rounded to 8 bit and cropped to the image's size.
 """
 
+from .points import IterativeChoice as IterativeChoice
 from .points import Measurement as Measurement
 from .points import OperatingPoint as OperatingPoint
 from .points import coded_point as coded_point

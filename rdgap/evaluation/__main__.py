@@ -13,11 +13,12 @@ import torch
 
 from .. import _cli, conventional
 from .._files import write_json
+from ..encoding.encoder import add_encoder, encoder
 from ..images import image_paths, read_rgb8
 from ..objective import PAPER_LMBDAS
 from ..tables import EVALUATION, write_table
-from .points import OperatingPoint, coded_point, conventional_points, evaluate, learned_point
-from .summary import AVERAGING, average, best_lagrangian, is_learned
+from .points import IterativeChoice, OperatingPoint, coded_point, conventional_points, evaluate, learned_point
+from .summary import AVERAGING, average, best_lagrangian, curve_name, is_learned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument(
         "--coded", action="store_true", help="write and read a bitstream of each image by each learned codec as well"
     )
+    add_encoder(arguments)
     _cli.add_output(arguments, "--csv", "one row per image, codec and setting")
     _cli.add_output(arguments, "--json", "the printed summary in full precision")
     _cli.add_plot(arguments, "rate-distortion curves")
@@ -90,10 +92,13 @@ def _points(model: str, options: argparse.Namespace, device: torch.device) -> li
 
     own = [] if model.endswith(".safetensors") else trained_lmbdas(model)
     lmbdas = options.lmbda or own or [None]  # None: its only one
-    codecs = [load_codec(model, lmbda, device=device) for lmbda in lmbdas]
-    points = [learned_point(codec, name=codec.name, lmbda=codec.lmbda, device=device) for codec in codecs]
-    if options.coded:
-        points += [coded_point(Coder(codec), name=codec.name, lmbda=codec.lmbda) for codec in codecs]
+    chosen, points = encoder(options), []
+    for codec in [load_codec(model, lmbda, device=device) for lmbda in lmbdas]:
+        name, lmbda = codec.name, codec.lmbda
+        choice = chosen and IterativeChoice(codec, lmbda, chosen, device)
+        points.append(learned_point(codec, name=name, lmbda=lmbda, device=device, choice=choice))
+        if options.coded:
+            points.append(coded_point(Coder(codec), name=name, lmbda=lmbda, choice=choice))
     return points
 
 
@@ -105,7 +110,7 @@ def _print_averages(averages: pd.DataFrame) -> None:
     )
     for row in averages.to_dict("records"):
         print(
-            f"{row['dataset']:12} {row['codec']:20} {row['setting']:9g} {row['rate_kind']:9} {row['images']:6d} "
+            f"{row['dataset']:12} {curve_name(row):20} {row['setting']:9g} {row['rate_kind']:9} {row['images']:6d} "
             f"{row['rate_bpp']:8.4f} {row['psnr_db']:8.3f} "
             f"{_or_dash(row['ms_ssim'], '8.5f')} {_or_dash(row['lagrangian_bpp'], '8.4f')}"
         )

@@ -10,10 +10,15 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from .._plots import COLUMN_WIDTH_INCHES, MARKERS, STYLE
+from .summary import curve_name
 
 
 def plot_curves(averages: pd.DataFrame) -> Figure:
-    """Draw mean PSNR over mean rate, one curve per codec, kind of rate and data set, from what `average` returns."""
+    """Draw mean PSNR over mean rate from what `average` returns.
+
+    One curve per codec with its encoder, kind of rate and data set.
+    """
+    averages = averages.assign(codec=[curve_name(row) for row in averages.to_dict("records")])
     datasets = sorted(set(averages["dataset"]))
     keys = sorted(set(zip(averages["dataset"], averages["codec"], averages["rate_kind"], strict=True)))
     times = Counter((dataset, codec) for dataset, codec, _ in keys)

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from .. import conventional, metrics
+from ..encoding import Encoder
 from ..images import read_image, to_8bit
-from ..model import Codec, Latents
+from ..model import Codec, Latents, LatticeCodec
 from ..objective import check_lmbda, reconstruct
 from ..parallel import map_images
-from ..tables import EVALUATION
+from ..tables import EVALUATION, OWN_ENCODER
+from .summary import curve_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +56,8 @@ class Measurement:
 class BitstreamCoder(Protocol):
     """What writes and reads real bitstreams, `rdgap.codec.Coder` for one."""
 
-    def encode(self, image: Tensor) -> bytes:
-        """Return the bitstream of an image, (3, height, width) in [0, 1]."""
+    def encode(self, image: Tensor, symbols: Latents | None = None) -> bytes:
+        """Return the bitstream of an image, (3, height, width) in [0, 1]: of the codec's own choice, or of symbols."""
         ...
 
     def decode(self, stream: bytes) -> Tensor:
@@ -72,25 +74,78 @@ class OperatingPoint:
         setting: What moves it along its curve: `lmbda` of a learned codec, quality of a conventional one.
         rate_kind: "estimated" or "coded": what `measure` finds.
         measure: Maps an image, (3, height, width) in [0, 1], to its rate and distortion.
+        encoder: "own" where the codec's own encoder chooses what to send, else a method of `rdgap.encoding`.
+        encoder_steps: Steps of that method.
     """
 
     codec: str
     setting: float
     rate_kind: str
     measure: Callable[[Tensor], Measurement]
+    encoder: str = OWN_ENCODER
+    encoder_steps: int = 0
 
 
-def learned_point(codec: Codec, *, name: str, lmbda: float, device: torch.device | str = "cpu") -> OperatingPoint:
-    """Return the operating point of a codec trained for `lmbda`, whose modules are on `device`."""
-    check_lmbda(lmbda)
-    measure = partial(evaluate_image, codec, device=device)
-    return OperatingPoint(codec=name, setting=lmbda, rate_kind="estimated", measure=measure)
+class IterativeChoice:
+    """What an iterative encoder sends for an image.
+
+    The last image is remembered, because estimated and coded rates ask for the same.
+
+    Args:
+        codec: A codec that names its lattice points, trained for `lmbda`.
+        lmbda: What the encoder minimizes, `bpp + lmbda * mse`.
+        encoder: How it does.
+        device: Where the codec is.
+    """
+
+    def __init__(self, codec: Codec, lmbda: float, encoder: Encoder, device: torch.device | str = "cpu") -> None:
+        self.encoder = encoder
+        self._codec, self._lmbda, self._device = codec, lmbda, device
+        self._image: Tensor | None = None
+        self._symbols: Latents = ()
+
+    def symbols(self, image: Tensor) -> Latents:
+        """Return the symbols of an image, (3, height, width) in [0, 1]."""
+        if image is not self._image:
+            (found,) = self.encoder.encode(self._codec, image[None].to(self._device), self._lmbda)
+            self._image, self._symbols = image, found.symbols
+        return self._symbols
 
 
-def coded_point(coder: BitstreamCoder, *, name: str, lmbda: float) -> OperatingPoint:
+def learned_point(
+    codec: Codec,
+    *,
+    name: str,
+    lmbda: float,
+    device: torch.device | str = "cpu",
+    choice: IterativeChoice | None = None,
+) -> OperatingPoint:
+    """Return the operating point of a codec trained for `lmbda`, whose modules are on `device`.
+
+    What is sent is chosen by the codec's own encoder, or by `choice`.
+    """
+    return _trained_point(name, lmbda, "estimated", partial(_estimate_image, codec, device, choice), choice)
+
+
+def coded_point(
+    coder: BitstreamCoder, *, name: str, lmbda: float, choice: IterativeChoice | None = None
+) -> OperatingPoint:
     """Return the operating point of a codec trained for `lmbda` whose images are really coded and decoded again."""
+    return _trained_point(name, lmbda, "coded", partial(_code_image, coder, choice), choice)
+
+
+def _trained_point(
+    name: str,
+    lmbda: float,
+    rate_kind: str,
+    measure: Callable[[Tensor], Measurement],
+    choice: IterativeChoice | None,
+) -> OperatingPoint:
     check_lmbda(lmbda)
-    return OperatingPoint(codec=name, setting=lmbda, rate_kind="coded", measure=partial(_code_image, coder))
+    point = OperatingPoint(codec=name, setting=lmbda, rate_kind=rate_kind, measure=measure)
+    if choice is None:
+        return point
+    return replace(point, encoder=choice.encoder.method, encoder_steps=choice.encoder.steps)
 
 
 def conventional_points(codec: str, qualities: Sequence[int] = conventional.QUALITIES) -> list[OperatingPoint]:
@@ -104,19 +159,27 @@ def conventional_points(codec: str, qualities: Sequence[int] = conventional.QUAL
 
 
 @torch.inference_mode()
-def evaluate_image(codec: Codec, image: Tensor, *, device: torch.device | str = "cpu") -> Measurement:
+def evaluate_image(
+    codec: Codec, image: Tensor, *, device: torch.device | str = "cpu", symbols: Latents | None = None
+) -> Measurement:
     """Measure a learned codec on one image, with latents rounded as they would be coded.
 
     Args:
         codec: Any codec of the protocol in `rdgap.model`.
         image: (3, height, width), in [0, 1], of any size.
         device: Where the codec is.
+        symbols: What is sent for the image, each (1, ...), if the codec is a `LatticeCodec`; by default what its own
+            encoder chooses.
 
     Raises:
         RuntimeError: If the rate is negative or not finite, or the decoded image is not finite.
     """
     images = image.unsqueeze(0).to(device)
-    latents = codec.quantize(codec.infer(images))
+    if symbols is None:
+        latents = codec.quantize(codec.infer(images))
+    else:
+        assert isinstance(codec, LatticeCodec)
+        latents = codec.from_symbols(symbols)
     bits = estimated_bits(codec, latents)
     decoded = reconstruct(codec, latents, (image.shape[-2], image.shape[-1]))
     return _measurement(image, to_8bit(decoded)[0].cpu(), bits, "estimated")
@@ -134,13 +197,19 @@ def estimated_bits(codec: Codec, latents: Latents) -> float:
     return bits
 
 
+def _estimate_image(
+    codec: Codec, device: torch.device | str, choice: IterativeChoice | None, image: Tensor
+) -> Measurement:
+    return evaluate_image(codec, image, device=device, symbols=choice and choice.symbols(image))
+
+
 def _transcode_image(codec: str, quality: int, image: Tensor) -> Measurement:
     coded = conventional.transcode(codec, image, quality)
     return _measurement(image, coded.decoded, float(coded.bits), "coded")
 
 
-def _code_image(coder: BitstreamCoder, image: Tensor) -> Measurement:
-    stream = coder.encode(image)
+def _code_image(coder: BitstreamCoder, choice: IterativeChoice | None, image: Tensor) -> Measurement:
+    stream = coder.encode(image, choice and choice.symbols(image))
     return _measurement(image, coder.decode(stream).cpu(), 8.0 * len(stream), "coded")
 
 
@@ -171,7 +240,8 @@ def evaluate(
     """
     import pandas as pd
 
-    _check_distinct("operating point", [(point.codec, point.setting, point.rate_kind) for point in points])
+    keys = [(curve_name(vars(point)), point.setting, point.rate_kind) for point in points]
+    _check_distinct("operating point", keys)
     _check_distinct("image", [_names(path) for path in paths])
     rows = map_images(partial(_rows, points), paths, executor=executor, description="evaluating")
     return pd.DataFrame([row for of_image in rows for row in of_image], columns=list(EVALUATION))
@@ -183,6 +253,7 @@ def _rows(points: Sequence[OperatingPoint], path: Path) -> list[dict[str, object
     return [
         {"codec": point.codec, "setting": point.setting, "dataset": dataset, "image": name}
         | asdict(point.measure(image))
+        | {"encoder": point.encoder, "encoder_steps": point.encoder_steps}
         for point in points
     ]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..objective import check_lmbda
+from ..tables import OWN_ENCODER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,19 +20,26 @@ AVERAGING = "rate_bpp: mean of the images' bits / pixels; psnr_db: mean of the i
 
 
 def average(table: pd.DataFrame) -> pd.DataFrame:
-    """Average an evaluation table over the images of each data set, codec and setting.
+    """Average an evaluation table over the images of each data set, codec, encoder and setting.
 
     Returns:
-        One row per data set, codec and setting, with `rate_kind`, the number of `images`, and the means over images of
-        `rate_bpp` (mean of ratios), `psnr_db` (mean of dB), `ms_ssim` (NaN if any image has none), `mse` and, for
-        learned codecs, whose settings are lmbdas, `lagrangian_bpp = rate_bpp + lmbda * mse`; NaN for others.
+        One row per data set, codec, encoder and setting, with `rate_kind`, the number of `images`, and the means over
+        images of `rate_bpp` (mean of ratios), `psnr_db` (mean of dB), `ms_ssim` (NaN if any image has none), `mse` and,
+        for learned codecs, whose settings are lmbdas, `lagrangian_bpp = rate_bpp + lmbda * mse`; NaN for others.
     """
     per_image = table.assign(rate_bpp=table["bits"] / table["num_pixels"])
     per_image["lagrangian_bpp"] = per_image["rate_bpp"] + table["setting"] * table["mse"]
     per_image.loc[~is_learned(table), "lagrangian_bpp"] = math.nan
-    groups = per_image.groupby(["dataset", "codec", "setting", "rate_kind"])
+    groups = per_image.groupby(["dataset", "codec", "encoder", "encoder_steps", "setting", "rate_kind"])
     columns = {name: (name, _mean) for name in ("rate_bpp", "psnr_db", "ms_ssim", "mse", "lagrangian_bpp")}
     return groups.agg(images=("image", "size"), **columns).reset_index()
+
+
+def curve_name(row: Mapping[Any, Any]) -> str:
+    """Return what a row's codec is called, with its encoder where that is not the codec's own."""
+    if row["encoder"] == OWN_ENCODER:
+        return row["codec"]
+    return f"{row['codec']} ({row['encoder']}, {row['encoder_steps']} steps)"
 
 
 def is_learned(table: pd.DataFrame) -> NDArray[np.bool_]:

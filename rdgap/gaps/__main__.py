@@ -10,20 +10,16 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import _cli, _files, _plots
-from ..images import image_paths
+from .. import _cli, _files, _jobs, _plots
 from ..model import GenerativeCodec
-from ..parallel import map_images
-from ..tables import BOTH_SIDES, GAPS, ROUNDED, Schema, read_table, write_table
-from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec
+from ..tables import BOTH_SIDES, GAPS, ROUNDED, Schema
+from ..zoo import load_codec
 from .ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
 from .jobs import Job, Settings, groups, measure, measure_both_sides, measure_rounded
 from .report import differences, draw, format_both_sides, format_report, format_rounded, means
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_LABELS = ["model", "lmbda", "image"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,21 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "compared image by image. With --csv every finished row is kept, and the same command goes on from there.",
         "python -m rdgap.gaps photo.png --model two-layer-lite --lmbda 0.01 --crop 64 --csv gaps.csv --plot gaps.png",
     )
+    _jobs.add_arguments(arguments)
     add = arguments.add_argument
-    add("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of images")
-    add(
-        "--model",
-        nargs="+",
-        default=[DEFAULT_MODEL],
-        help=f"names or .safetensors files of codecs (default: {DEFAULT_MODEL})",
-    )
-    add(
-        "--lmbda",
-        nargs="+",
-        type=_cli.positive_float,
-        default=[DEFAULT_LMBDA],
-        help=f"weights of the MSE in bits per pixel (default: {DEFAULT_LMBDA})",
-    )
     add(
         "--crop",
         type=_cli.positive_int,
@@ -100,10 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _body(options: argparse.Namespace) -> None:
     settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
-    paths = image_paths(options.images)
-    _check_distinct("--model", options.model)
-    _check_distinct("--lmbda", options.lmbda)
-    _check_distinct("the names of the images", [path.stem for path in paths])
+    paths = _jobs.checked_paths(options)
     for model, lmbda in product(options.model, options.lmbda):
         codec = load_codec(model, lmbda)
         if options.both_sides and not isinstance(codec, GenerativeCodec):
@@ -114,17 +94,18 @@ def _body(options: argparse.Namespace) -> None:
         (options.rounded, measure_rounded, ROUNDED, format_rounded),
         (options.both_sides, measure_both_sides, BOTH_SIDES, format_both_sides),
     ]
-    _check_distinct("output files", [file for file in (options.csv, options.rounded, options.both_sides) if file])
-    kept = _read_rows(options.csv, settings, GAPS)
-    kept_apart = [_read_rows(file, settings, schema) for file, _, schema, _ in apart]
+    _jobs.check_distinct("output files", [file for file in (options.csv, options.rounded, options.both_sides) if file])
+    kept = _jobs.kept_rows(options.csv, settings.columns, GAPS)
+    kept_apart = [_jobs.kept_rows(file, settings.columns, schema) for file, _, schema, _ in apart]
 
-    table = _measure(options, settings, paths, kept, measure, GAPS, options.csv)
+    together = list(groups(paths, settings))
+    table = _measure(options, settings, together, kept, measure, GAPS, options.csv)
     print(format_report(table))
     records: list[list[Mapping[str, object]]] = []
     for (file, work, schema, formatted), rows in zip(apart, kept_apart, strict=True):
         records.append([])
         if file:
-            measured = _measure(options, settings, paths, rows, work, schema, file)
+            measured = _measure(options, settings, together, rows, work, schema, file)
             print(f"\n{formatted(measured)}")
             records[-1] = _records(measured)
     if options.json:
@@ -144,46 +125,30 @@ def _body(options: argparse.Namespace) -> None:
 def _measure(
     options: argparse.Namespace,
     settings: Settings,
-    paths: Sequence[Path],
+    together: Sequence[tuple[Path, ...]],
     kept: pd.DataFrame | None,
     measure: Callable[[Job], pd.DataFrame],
     schema: Schema,
     file: Path | None,
 ) -> pd.DataFrame:
     """Measure what has no row yet, every finished job written at once; return the rows that were asked for."""
-    import pandas as pd
 
-    frames = [] if kept is None else [kept]
-    done = set() if kept is None else set(kept[_LABELS].itertuples(index=False, name=None))
-    together = list(groups(paths, settings))
-    jobs = []
-    for model, lmbda, group in product(options.model, options.lmbda, together):
-        missing = tuple(path.absolute() for path in group if (model, lmbda, path.stem) not in done)
-        if missing:
-            jobs.append(Job(model=model, lmbda=lmbda, paths=missing, settings=settings, device=options.device))
+    def job_of(model: str, lmbda: float, paths: tuple[Path, ...]) -> Job:
+        return Job(model=model, lmbda=lmbda, paths=paths, settings=settings, device=options.device)
+
     with _cli.executor(options.cluster) as executor:
-        for frame in map_images(measure, jobs, executor=executor, in_order=False, description="gaps"):
-            frames.append(frame)
-            if file:
-                write_table(file, pd.concat(frames), schema)
-    wanted = list(product(options.model, options.lmbda, [path.stem for path in paths]))
-    return pd.concat(frames, ignore_index=True).set_index(_LABELS).loc[wanted].reset_index()
-
-
-def _read_rows(path: Path | None, settings: Settings, schema: Schema) -> pd.DataFrame | None:
-    """Read the rows of an earlier run, if there was one and its settings were the same."""
-    if path is None or not path.exists():
-        return None
-    table = read_table(path, schema)
-    for name, setting in settings.columns.items():
-        others = [found for found in table[name] if found != setting]
-        if others:
-            raise ValueError(
-                f"{path} has rows with {name} {others[0]}, this run has {setting}: write it to another file."
-            )
-    if table.duplicated(_LABELS).any():
-        raise ValueError(f"{path} must have one row per model, lmbda and image, got several.")
-    return table
+        return _jobs.complete(
+            kept,
+            options.model,
+            options.lmbda,
+            together,
+            job_of,
+            measure,
+            executor=executor,
+            schema=schema,
+            file=file,
+            description="gaps",
+        )
 
 
 def _records(table: pd.DataFrame) -> list[Mapping[str, object]]:
@@ -192,12 +157,6 @@ def _records(table: pd.DataFrame) -> list[Mapping[str, object]]:
         {str(name): None if isinstance(entry, float) and math.isnan(entry) else entry for name, entry in row.items()}
         for row in table.to_dict(orient="records")
     ]
-
-
-def _check_distinct(what: str, names: Sequence[object]) -> None:
-    for position, name in enumerate(names):
-        if name in names[:position]:
-            raise ValueError(f"{what} must be different from each other, got {name} twice.")
 
 
 def _at_least_two(text: str) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import _cli
+from .._jobs import equal_sizes
 from ..images import random_crop, read_image
 from ..ntc import NTCCodec
 from ..objective import nats_to_bpp
@@ -177,12 +178,8 @@ def groups(paths: Sequence[Path], settings: Settings) -> Iterator[tuple[Path, ..
 
     Every image is read, so that one that cannot be used is found out before the work begins; errors as `read_crop`.
     """
-    by_size: dict[torch.Size, list[Path]] = {}
-    for path in paths:
-        by_size.setdefault(read_crop(path, settings).shape, []).append(path)
     most = max(1, settings.batch // settings.chains)
-    for equal in by_size.values():
-        yield from (tuple(equal[start : start + most]) for start in range(0, len(equal), most))
+    return equal_sizes(paths, lambda path: read_crop(path, settings).shape, most)
 
 
 @cache

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..images import pad_reflect
-from ..model import Latents
+from ..model import Latents, ReadSymbols
 from .priors import Prior
 from .quantization import Quantization
 
@@ -55,6 +55,16 @@ class NTCCodec(nn.Module):
     def from_symbols(self, symbols: Latents) -> Latents:
         """Return the lattice point of integers."""
         return self.prior.from_symbols(symbols, self.quantization)
+
+    def symbol_reader(self) -> ReadSymbols:
+        """Return a function from symbols to `log_prior` and `decode` of their lattice point, by one walk."""
+        offset = self.prior.lattice_offset(self.quantization)
+
+        def read(symbols: Latents) -> tuple[Tensor, Tensor]:
+            log_prior, y = self.prior.read(symbols, offset)
+            return log_prior, self.synthesis(y).to(log_prior.dtype) + 0.5
+
+        return read
 
     @torch.no_grad()
     def sample_prior(self, latents: Latents, generator: torch.Generator) -> Latents:

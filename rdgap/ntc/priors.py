@@ -178,16 +178,29 @@ class Prior(nn.Module, ABC):
 
     def log_prior(self, latents: Latents) -> Tensor:
         """Return the log-density in nats, (batch,)."""
-        total = self.density.log_density(latents[0]).flatten(1).sum(1)
+        return self._weigh(latents[0], lambda step: latents[1][:, step.channels])[0]
+
+    def read(self, symbols: Latents, offset: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Return the log-density of the lattice point of integers in nats, (batch,), and what the synthesis sees of it.
+
+        Args:
+            symbols: What `from_symbols` takes.
+            offset: The `lattice_offset`, which takes longer to find than to use.
+        """
+        return self._weigh(symbols[0] + offset, lambda step: symbols[1][:, step.channels] + step.mean)
+
+    def _weigh(self, first: Tensor, values_of: Visitor) -> tuple[Tensor, Tensor]:
+        """Return the log-density in nats, (batch,), of what is visited, and what the synthesis sees of it."""
+        total = self.density.log_density(first).flatten(1).sum(1)
 
         def add(step: CodingStep) -> Tensor:
             nonlocal total
-            values = latents[1][:, step.channels]
+            values = values_of(step)
             total = total + step.log_density(values)
             return values
 
-        self.walk(latents[0], add)
-        return total
+        _, y = self.walk(first, add)
+        return total, y
 
     @torch.no_grad()
     def sample(self, latents: Latents, generator: torch.Generator) -> Latents:

@@ -1,0 +1,144 @@
+"""What stochastic Gumbel annealing saves with every shipped model on six Kodak images.
+
+python analysis/sga_kodak.py --images KODAK      # about an hour on one core; the same command resumes
+python analysis/sga_kodak.py                     # only sums up the committed table again
+
+Each image is the 256 x 256 square in its middle, searched for 500 steps, slopes in bfloat16, costs in float32. Writes
+`tables/sga_kodak.csv` with provenance beside it, and the block between the markers in the top-level README. Models that
+the zoo has gained since are added; rows of weights that have changed are measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from rdgap import _cli, _jobs
+from rdgap._files import write_json, write_text
+from rdgap.encoding import Encoder
+from rdgap.encoding.__main__ import means
+from rdgap.encoding.jobs import Job, measure, settings_of
+from rdgap.images import image_paths
+from rdgap.tables import ENCODED, read_table, write_table
+from rdgap.training.results import code_version
+from rdgap.zoo import model_directory, trained_lmbdas, trained_models, weights_name
+
+HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- sga table: python analysis/sga_kodak.py -->", "<!-- end of sga table -->"
+STRIDE, CROP, STEPS = 4, 256, 500  # kodim01, 05, 09, 13, 17, 21
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the experiment."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--images", type=Path, help="folder of the 24 Kodak images; without it nothing is measured")
+    arguments.add_argument("--tables", type=Path, default=HERE / "tables", help="folder of the table")
+    arguments.add_argument("--smoke", action="store_true", help="two images, one model, three steps")
+    _cli.add_device(arguments)
+    return _cli.run(_run, arguments, argv)
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.smoke and options.tables == HERE / "tables":
+        raise ValueError("`--smoke` needs `--tables FOLDER`, because it would overwrite the real table.")
+    table = options.tables / "sga_kodak.csv"
+    if options.images:
+        _measure(table, options)
+    summary = means(read_table(table, ENCODED))
+    print(markdown(summary))
+    if not options.smoke:
+        before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+        write_text(README, f"{before}{BEGIN}\n{markdown(summary)}\n{END}{rest.split(END)[1]}")
+
+
+def _measure(table: Path, options: argparse.Namespace) -> None:
+    paths = image_paths([options.images])
+    paths = paths[:2] if options.smoke else paths[::STRIDE]
+    crop = 32 if options.smoke else CROP
+    encoder = Encoder(method="sga", steps=3 if options.smoke else STEPS, bf16=True)
+
+    def job_of(model: str, lmbda: float, paths: tuple[Path, ...]) -> Job:
+        return Job(
+            model=model, lmbda=lmbda, paths=paths, encoder=encoder, crop=crop, device=options.device, streams=None
+        )
+
+    pairs = [(model, lmbda) for model in trained_models() for lmbda in trained_lmbdas(model)]
+    pairs.sort(key=lambda pair: abs(math.log(pair[1] / 0.01)))  # stopped early, it has measured every model
+    for model, lmbda in pairs[: 1 if options.smoke else None]:
+        _forget_other_weights(table, model, lmbda)
+        _jobs.complete(
+            _jobs.kept_rows(table, settings_of(encoder) | {"crop": crop}, ENCODED),
+            [model],
+            [lmbda],
+            [tuple(paths)],
+            job_of,
+            measure,
+            executor=None,
+            schema=ENCODED,
+            file=table,
+            description=f"{model} {lmbda:g}",
+        )
+        _write_provenance(table, model, lmbda, paths)
+
+
+def _forget_other_weights(table: Path, model: str, lmbda: float) -> None:
+    """Drop rows that were measured with weights other than those that are there now."""
+    provenance = table.with_suffix(".json")
+    if not (table.exists() and provenance.exists()):
+        return
+    known = json.loads(provenance.read_text(encoding="utf-8"))["weights_sha256"]
+    rows = read_table(table, ENCODED)
+    others = rows.loc[~((rows["model"] == model) & (rows["lmbda"] == lmbda)), :]
+    if len(others) == len(rows) or known.get(weights_name(model, lmbda)) == _weights_sha256(model, lmbda):
+        return
+    if others.empty:
+        table.unlink()
+    else:
+        write_table(table, others, ENCODED)
+
+
+def _write_provenance(table: Path, model: str, lmbda: float, paths: Sequence[Path]) -> None:
+    path = table.with_suffix(".json")
+    known = json.loads(path.read_text(encoding="utf-8"))["weights_sha256"] if path.exists() else {}
+    provenance = {
+        "command": ["python", "analysis/sga_kodak.py", "--images", "KODAK"],
+        "commit": code_version(),
+        "images_sha256": {image.name: _sha256(image) for image in paths},
+        "weights_sha256": dict(sorted({**known, weights_name(model, lmbda): _weights_sha256(model, lmbda)}.items())),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+    }
+    write_json(path, provenance)
+
+
+def _weights_sha256(model: str, lmbda: float) -> str:
+    return _sha256(model_directory() / f"{weights_name(model, lmbda)}.safetensors")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def markdown(summary: pd.DataFrame) -> str:
+    """Return the table of the README."""
+    lines = ["| mean over six crops | lmbda | L before | L after | saving | least saving |", "| --- |" + " --- |" * 5]
+    lines += [
+        f"| {row['model']} | {row['lmbda']:g} | {row['encoder_lagrangian_bpp']:.3f} | {row['lagrangian_bpp']:.3f} | "
+        f"{row['saving_percent']:.1f} % | {row['least_saving_percent']:.1f} % |"
+        for row in summary.to_dict("records")
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""One piece of the command's work, which any process of any machine can do: some images under one codec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .. import _cli, metrics
+from .._files import replacing
+from ..codec import Coder
+from ..images import center_crop, read_image
+from ..model import Latents
+from ..zoo import load_codec, weights_name
+from .encoder import Encoder
+from .search import Encoding
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LARGEST = 2**40  # pixels: what can be searched can be coded
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Job:
+    """Images of equal size to be encoded together under one codec.
+
+    Attributes:
+        model: Name or file of the codec.
+        lmbda: What it is trained for.
+        paths: Image files.
+        encoder: How they are encoded.
+        crop: Side of the square in the middle of each image; 0 for all of it.
+        device: Where the codec goes, as `rdgap._cli.device` reads it.
+        streams: Folder for the bitstreams, if they are wanted.
+    """
+
+    model: str
+    lmbda: float
+    paths: tuple[Path, ...]
+    encoder: Encoder
+    crop: int
+    device: str
+    streams: Path | None
+
+    def __repr__(self) -> str:
+        """Name the job, for the message of an error."""
+        return f"{self.model}, lmbda {self.lmbda:g}, {', '.join(path.name for path in self.paths)}"
+
+
+def measure(job: Job) -> pd.DataFrame:
+    """Encode the job's images; return one row per image with the columns `rdgap.tables.ENCODED`.
+
+    Distortions are those of the images that bitstreams decode to, bit for bit.
+    """
+    import pandas as pd
+
+    device = _cli.device(job.device)
+    coder = _coder(job.model, job.lmbda, device)
+    images = [read_crop(path, job.crop) for path in job.paths]
+    encodings = job.encoder.encode(coder.codec, [image.to(device) for image in images], job.lmbda, batch=len(images))
+    rows = [_row(job, *each, coder) for each in zip(job.paths, images, encodings, strict=True)]
+    return pd.DataFrame(rows).assign(
+        model=job.model,
+        lmbda=job.lmbda,
+        crop=job.crop,
+        device=device.type,
+        **settings_of(job.encoder),
+    )
+
+
+def settings_of(encoder: Encoder) -> dict[str, object]:
+    """Return the settings as they stand in each row."""
+    return {**vars(encoder), "bf16": int(encoder.bf16)}
+
+
+def stream_path(folder: Path, image: Path, model: str, lmbda: float) -> Path:
+    """Return where the bitstream of an image goes."""
+    return folder / f"{image.stem}-{weights_name(Path(model).stem, lmbda)}.rdg"
+
+
+def read_crop(path: Path, crop: int) -> Tensor:
+    """Read an image, (3, height, width), or the square of side `crop` in its middle.
+
+    Raises:
+        ValueError: If the file is not an image, or smaller than the crop.
+        OSError: If it cannot be read.
+    """
+    image = read_image(path)
+    try:
+        return center_crop(image, crop) if crop else image
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _row(job: Job, path: Path, image: Tensor, encoding: Encoding, coder: Coder) -> Mapping[str, object]:
+    height, width = image.shape[-2:]
+
+    def cost_of(symbols: Latents, bits: float) -> dict[str, float]:
+        mse = float(metrics.mse(image[None], coder.reconstruct(symbols, height, width)[None]))
+        return {"bits": bits, "mse": mse, "lagrangian_bpp": bits / encoding.num_pixels + job.lmbda * mse}
+
+    own = cost_of(encoding.encoder_symbols, encoding.encoder_bits)
+    symbols, found = encoding.symbols, cost_of(encoding.symbols, encoding.bits)
+    if found["lagrangian_bpp"] > own["lagrangian_bpp"]:  # by less than fixed point rounds differently
+        symbols, found = encoding.encoder_symbols, own
+    stream = coder.encode(image, symbols)
+    if job.streams:
+        with replacing(stream_path(job.streams, path, job.model, job.lmbda)) as temporary:
+            temporary.write_bytes(stream)
+    return (
+        {"image": path.stem, "num_pixels": encoding.num_pixels, "seconds": encoding.seconds}
+        | {f"encoder_{name}": amount for name, amount in own.items()}
+        | found
+        | {"saving_percent": 100 * (1 - found["lagrangian_bpp"] / own["lagrangian_bpp"])}
+        | {"stream_bits": 8.0 * len(stream)}
+    )
+
+
+@cache
+def _coder(model: str, lmbda: float, device: torch.device) -> Coder:
+    return Coder(load_codec(model, lmbda, device=device), max_pixels=_LARGEST)

@@ -31,6 +31,7 @@ class Column:
         may_be_nan: Whether not-a-number, an empty entry in the file, is allowed.
         may_be_infinite: Whether plus infinity is allowed.
         one_of: The only texts allowed; empty for any.
+        may_be_absent: Whether a table may lack the whole column.
     """
 
     kind: type[str] | type[int] | type[float]
@@ -38,6 +39,7 @@ class Column:
     may_be_nan: bool = False
     may_be_infinite: bool = False
     one_of: tuple[str, ...] = ()
+    may_be_absent: bool = False
 
     def __str__(self) -> str:
         if self.kind is str:
@@ -61,6 +63,7 @@ EVALUATION: Schema = {
     "mse": Column(float, minimum=0),
     "psnr_db": Column(float, may_be_infinite=True),
     "ms_ssim": Column(float, may_be_nan=True),
+    "lpips": Column(float, minimum=0, may_be_nan=True, may_be_absent=True),
 }
 """Rate and distortion of each image under each codec and setting.
 
@@ -73,7 +76,9 @@ bits: Size of the image's description in bits; `bits / num_pixels` is its rate i
 rate_kind: "estimated" (-log2 of the prior at the rounded latents) or "coded" (the length of a real file).
 mse: Mean squared error over pixels and channels, 0..255 scale, of the decoded image rounded to 8 bit.
 psnr_db: 10 log10(255^2 / mse); `inf` where the decoded image is exact.
-ms_ssim: Multi-scale structural similarity; empty (NaN) for images too small for its five scales.
+ms_ssim: Multi-scale structural similarity; empty (NaN) where it was not measured, so for images too small for its five
+    scales.
+lpips: LPIPS (AlexNet), lower is better; only in tables of runs that asked for it.
 """
 
 _SIDED = (
@@ -142,8 +147,78 @@ The other columns are those of `GAPS`; `samples`, `leapfrog_steps` and `target_a
 """
 
 
+PUBLISHED_IMAGES: Schema = {
+    "codec": Column(str),
+    "dataset": Column(str),
+    "lmbda": Column(float, minimum=0),
+    "instance_id": Column(int, minimum=0),
+    "images": Column(int, minimum=1),
+    "rate_bpp": Column(float, minimum=0),
+    "mse": Column(float, minimum=0),
+    "psnr_db": Column(float),
+    "ms_ssim": Column(float),
+    "lpips": Column(float, minimum=0),
+    "source_path": Column(str),
+}
+"""Published points of single images. The source tells bits per pixel, not pixels.
+
+instance_id: The authors' number of the image, in the order of the data set's file names.
+images: How many images the row is the mean of: 1, or the size of a batch that was published as one.
+source_path: Repository and file that the row was read from.
+"""
+
+PUBLISHED_CURVES: Schema = {
+    "codec": Column(str),
+    "dataset": Column(str),
+    "images": Column(int, minimum=1),
+    "rate_bpp": Column(float, minimum=0),
+    "psnr_db": Column(float, may_be_nan=True),
+    "ms_ssim": Column(float, may_be_nan=True),
+    "lpips": Column(float, minimum=0, may_be_nan=True),
+    "source_path": Column(str),
+}
+"""Published curves, averaged over a data set; `images` is how many it has."""
+
+BD: Schema = {
+    "codec": Column(str),
+    "rate_kind": Column(str, one_of=("estimated", "coded")),
+    "anchor": Column(str),
+    "anchor_rate_kind": Column(str, one_of=("estimated", "coded")),
+    "dataset": Column(str),
+    "measure": Column(str, one_of=("psnr", "ms-ssim", "lpips")),
+    "interpolation": Column(str, one_of=("akima", "pchip", "cubic")),
+    "averaging": Column(str, one_of=("mean quality", "mean distortion", "images")),
+    "range": Column(str, one_of=("common", "aligned", "given")),
+    "quality_low": Column(float, may_be_nan=True),
+    "quality_high": Column(float, may_be_nan=True),
+    "bd_rate_percent": Column(float, may_be_nan=True),
+    "bd_rate_low_percent": Column(float, may_be_nan=True),
+    "bd_rate_high_percent": Column(float, may_be_nan=True),
+    "bd_quality": Column(float, may_be_nan=True),
+    "bd_quality_low": Column(float, may_be_nan=True),
+    "bd_quality_high": Column(float, may_be_nan=True),
+    "largest_subset_change_percent": Column(float, minimum=0, may_be_nan=True),
+    "images": Column(int, minimum=0),
+    "images_without_bd": Column(int, minimum=0),
+    "resamples": Column(int, minimum=0),
+    "undefined_resamples": Column(int, minimum=0),
+}
+"""Bjontegaard differences, one row per codec, anchor, measure, interpolation and averaging; see `rdgap.bdrate`.
+
+averaging: "mean quality": of the curve of mean bpp and mean quality (PSNR: mean of dB); "mean distortion": of the curve
+    of mean bpp and the quality of the mean distortion (PSNR: of the mean MSE); "images": mean of the images' own BDs.
+range: Rule for the range of quality: "common" to codec and anchor, "aligned" over all codecs of the table, or "given".
+quality_low, quality_high: That range, dB or -LPIPS; for "images" the mean of the images' own.
+bd_rate_percent, bd_quality: The differences; `_low` and `_high` bound their 95 % paired bootstrap intervals over images.
+largest_subset_change_percent: Largest change of the BD-rate when a point is left out; empty but for "mean quality".
+images: Images in the number; images_without_bd: those left out of it, because they have no BD of their own.
+"""
+
+
 def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     """Read a CSV table that has exactly the columns of `schema`, in any order; returned in that of `schema`.
+
+    Columns that may be absent are there if the file has them.
 
     Raises:
         ValueError: If a column is missing, unknown or named twice, an entry is not what its column allows, or
@@ -168,6 +243,7 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
         {
             name: [_checked(_number(row[header.index(name)], column), name, column, path) for row in rows]
             for name, column in schema.items()
+            if name in header
         }
     )
 
@@ -188,14 +264,18 @@ def write_table(path: Path, frame: pd.DataFrame, schema: Schema) -> None:
     if frame.empty:
         raise ValueError(f"{path}: a table must have at least one row, got none.")
     checked = pd.DataFrame(
-        {name: [_checked(entry, name, column, path) for entry in frame[name]] for name, column in schema.items()}
+        {
+            name: [_checked(entry, name, column, path) for entry in frame[name]]
+            for name, column in schema.items()
+            if name in frame
+        }
     )
     with replacing(path) as temporary:
-        checked.sort_values(list(schema)).to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+        checked.sort_values(list(checked.columns)).to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
 
 
 def _check_columns(names: Sequence[str], schema: Schema, path: Path) -> None:
-    missing = [name for name in schema if name not in names]
+    missing = [name for name, column in schema.items() if name not in names and not column.may_be_absent]
     wrong = [name for position, name in enumerate(names) if name not in schema or name in names[:position]]
     if missing or wrong:
         raise ValueError(

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from rdgap import _cli, conventional
+from rdgap import _cli
 from rdgap._files import replacing, write_json, write_text
 from rdgap.bdrate import shipped_anchor_path
 from rdgap.evaluation import OperatingPoint, average, best_lagrangian, conventional_points, evaluate, learned_point
@@ -52,7 +52,7 @@ def _run(options: argparse.Namespace) -> None:
         device = _cli.device(options.device)
         _measure(options.tables / "kodak_learned.csv", _learned(device)[: 2 if options.smoke else None], images)
         if not (options.tables / "kodak_conventional.csv").exists():
-            points = [point for name in conventional.CODECS for point in conventional_points(name)]
+            points = [point for name in ("jpeg", "webp") for point in conventional_points(name)]
             _measure(options.tables / "kodak_conventional.csv", points[:: 20 if options.smoke else 1], images)
     summary = summarize(options.tables)
     with replacing(options.tables / "kodak_lagrangian.csv") as temporary:

@@ -31,7 +31,6 @@ class Column:
         may_be_nan: Whether not-a-number, an empty entry in the file, is allowed.
         may_be_infinite: Whether plus infinity is allowed.
         one_of: The only texts allowed; empty for any.
-        may_be_absent: Whether a table may lack the whole column.
     """
 
     kind: type[str] | type[int] | type[float]
@@ -39,7 +38,6 @@ class Column:
     may_be_nan: bool = False
     may_be_infinite: bool = False
     one_of: tuple[str, ...] = ()
-    may_be_absent: bool = False
 
     def __str__(self) -> str:
         if self.kind is str:
@@ -52,7 +50,24 @@ class Column:
 Schema = Mapping[str, Column]
 """The columns of a table by name, in their order."""
 
-EVALUATION: Schema = {
+
+class WithOptional(dict[str, Column]):
+    """A schema whose tables may have further columns.
+
+    Attributes:
+        optional: Those columns by name.
+    """
+
+    def __init__(self, always: Schema, *, optional: Schema) -> None:
+        super().__init__(always)
+        self.optional = optional
+
+
+def _all_columns(schema: Schema) -> Schema:
+    return {**schema, **schema.optional} if isinstance(schema, WithOptional) else schema
+
+
+_EVALUATION: Schema = {
     "codec": Column(str),
     "setting": Column(float),
     "dataset": Column(str),
@@ -63,8 +78,9 @@ EVALUATION: Schema = {
     "mse": Column(float, minimum=0),
     "psnr_db": Column(float, may_be_infinite=True),
     "ms_ssim": Column(float, may_be_nan=True),
-    "lpips": Column(float, minimum=0, may_be_nan=True, may_be_absent=True),
 }
+
+EVALUATION = WithOptional(_EVALUATION, optional={"lpips": Column(float, minimum=0, may_be_nan=True)})
 """Rate and distortion of each image under each codec and setting.
 
 codec: Name of the codec.
@@ -209,7 +225,7 @@ averaging: "mean quality": of the curve of mean bpp and mean quality (PSNR: mean
     of mean bpp and the quality of the mean distortion (PSNR: of the mean MSE); "images": mean of the images' own BDs.
 range: Rule for the range of quality: "common" to codec and anchor, "aligned" over all codecs of the table, or "given".
 quality_low, quality_high: That range, dB or -LPIPS; for "images" the mean of the images' own.
-bd_rate_percent, bd_quality: The differences; `_low` and `_high` bound their 95 % paired bootstrap intervals over images.
+bd_rate_percent, bd_quality: The differences; `_low` and `_high` bound their 95 % bootstrap intervals over images.
 largest_subset_change_percent: Largest change of the BD-rate when a point is left out; empty but for "mean quality".
 images: Images in the number; images_without_bd: those left out of it, because they have no BD of their own.
 """
@@ -218,7 +234,7 @@ images: Images in the number; images_without_bd: those left out of it, because t
 def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     """Read a CSV table that has exactly the columns of `schema`, in any order; returned in that of `schema`.
 
-    Columns that may be absent are there if the file has them.
+    Optional columns are there if the file has them.
 
     Raises:
         ValueError: If a column is missing, unknown or named twice, an entry is not what its column allows, or
@@ -242,7 +258,7 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     return pd.DataFrame(
         {
             name: [_checked(_number(row[header.index(name)], column), name, column, path) for row in rows]
-            for name, column in schema.items()
+            for name, column in _all_columns(schema).items()
             if name in header
         }
     )
@@ -266,7 +282,7 @@ def write_table(path: Path, frame: pd.DataFrame, schema: Schema) -> None:
     checked = pd.DataFrame(
         {
             name: [_checked(entry, name, column, path) for entry in frame[name]]
-            for name, column in schema.items()
+            for name, column in _all_columns(schema).items()
             if name in frame
         }
     )
@@ -275,8 +291,9 @@ def write_table(path: Path, frame: pd.DataFrame, schema: Schema) -> None:
 
 
 def _check_columns(names: Sequence[str], schema: Schema, path: Path) -> None:
-    missing = [name for name, column in schema.items() if name not in names and not column.may_be_absent]
-    wrong = [name for position, name in enumerate(names) if name not in schema or name in names[:position]]
+    missing = [name for name in schema if name not in names]
+    known = _all_columns(schema)
+    wrong = [name for position, name in enumerate(names) if name not in known or name in names[:position]]
     if missing or wrong:
         raise ValueError(
             f"{path}: the columns must be {', '.join(schema)}; "

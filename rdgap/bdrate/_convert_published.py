@@ -65,9 +65,7 @@ def curves(compressai: pd.DataFrame, tfc: pd.DataFrame, others: pd.DataFrame, pa
                     "dataset": [DATASETS[name][0] for name in frame["dataset"]],
                     "images": [DATASETS[name][1] for name in frame["dataset"]],
                     "rate_bpp": frame["bpp"].to_numpy(),
-                    **{
-                        new: frame[old].to_numpy() if old in frame else float("nan") for new, old in columns.items()
-                    },
+                    **{new: frame[old].to_numpy() if old in frame else float("nan") for new, old in columns.items()},
                     "source_path": frame["source_path"].to_numpy(),
                 }
             )
@@ -99,7 +97,7 @@ def _convert_folder(namespace: argparse.Namespace) -> None:
     folder = namespace.folder
     collections = [pd.read_csv(folder / f"{name}.csv") for name in ("compressai", "tfc", "others")]
     paper = pd.read_csv(folder / "shallow_ntc" / "aggregate.csv")
-    write_table(CURVES_TABLE, curves(*collections, paper), PUBLISHED_CURVES)
+    write_table(CURVES_TABLE, curves(collections[0], collections[1], collections[2], paper), PUBLISHED_CURVES)
     write_table(IMAGES_TABLE, images(pd.read_csv(folder / "shallow_ntc" / "detailed.csv")), PUBLISHED_IMAGES)
 
 

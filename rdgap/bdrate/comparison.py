@@ -243,7 +243,11 @@ def _resampled(
         order = np.argsort(grid.rate_bpp.mean(axis=0))
         points.append((np.log(rate_bpp[:, order]), quality[:, order]))
     rising = np.all(
-        [(np.diff(values, axis=1) > 0).all(axis=1) & np.isfinite(values).all(axis=1) for pair in points for values in pair],
+        [
+            (np.diff(values, axis=1) > 0).all(axis=1) & np.isfinite(values).all(axis=1)
+            for pair in points
+            for values in pair
+        ],
         axis=0,
     )
     anchor, test = points[0], points[index if rule == "aligned" else 1]

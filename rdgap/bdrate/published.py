@@ -1,6 +1,6 @@
 """Published rate-distortion points: the paper's per image, its baselines' and conventional codecs' as averaged curves.
 
-The tables lie beside the measured anchors, each row with the file that it was read from; `anchors/README.md` tells more.
+The tables lie beside the measured anchors, as `anchors/README.md` tells; each row names the file that it comes from.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def _averagings(measure: Measure) -> str:
     mean = f"mean of {measure.unit}" if measure.unit else f"mean {measure.label}"
     return (
         f'"mean quality", curve of mean bpp and {mean} at each setting; "mean distortion", curve of mean bpp and '
-        f"{of_mean}; \"images\", mean of the images' own BD-rates, the range being the mean of theirs"
+        f'{of_mean}; "images", mean of the images\' own BD-rates, the range being the mean of theirs'
     )
 
 
@@ -116,8 +116,8 @@ def cells(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
     """
     kinds = list(dict.fromkeys(comparison.interpolation for comparison in comparisons))
     measure = MEASURES[comparisons[0].measure]
-    header = ("codec", "rate", "averaging", "images", f"{measure.label} range", *kinds)
-    rows = [(*header, "subset", f"BD-{measure.label}")]
+    header: tuple[str, ...] = ("codec", "rate", "averaging", "images", f"{measure.label} range", *kinds)
+    rows: list[tuple[str, ...]] = [(*header, "subset", f"BD-{measure.label}")]
     by_codec: dict[tuple[str, str], dict[str, Comparison]] = {}
     for comparison in comparisons:
         of_codec = by_codec.setdefault((comparison.test, comparison.test_rate_kind), {})

@@ -24,12 +24,14 @@ def average(table: pd.DataFrame) -> pd.DataFrame:
         One row per data set, codec and setting, with `rate_kind`, the number of `images`, and the means over images of
         `rate_bpp` (mean of ratios), `psnr_db` (mean of dB), `ms_ssim` (NaN if any image has none), `mse` and, for
         learned codecs, whose settings are lmbdas, `lagrangian_bpp = rate_bpp + lmbda * mse`; NaN for others.
+        And of `lpips` where the table has it.
     """
     per_image = table.assign(rate_bpp=table["bits"] / table["num_pixels"])
     per_image["lagrangian_bpp"] = per_image["rate_bpp"] + table["setting"] * table["mse"]
     per_image.loc[~is_learned(table), "lagrangian_bpp"] = math.nan
     groups = per_image.groupby(["dataset", "codec", "setting", "rate_kind"])
-    columns = {name: (name, _mean) for name in ("rate_bpp", "psnr_db", "ms_ssim", "mse", "lagrangian_bpp")}
+    names = ("rate_bpp", "psnr_db", "ms_ssim", "mse", "lagrangian_bpp", "lpips")
+    columns = {name: (name, _mean) for name in names if name in per_image}
     return groups.agg(images=("image", "size"), **columns).reset_index()
 
 

@@ -41,6 +41,7 @@ bench: $(READY)
 figures: $(READY)
 	$(RUN) figures/kodak_rd.py
 	$(RUN) figures/kodak_gaps.py
+	$(RUN) figures/published_savings.py
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info

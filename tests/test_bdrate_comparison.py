@@ -252,6 +252,11 @@ def test_batches_of_tecnick_are_images_in_a_row() -> None:
     batches, sga = in_batches(grids["2-layer_syn"], 5), grids["2-layer_syn+SGA"]
     assert batches.images == sga.images
     assert np.log(sga.rate_bpp) == pytest.approx(np.log(batches.rate_bpp), abs=0.05)
+    for measure in ("psnr", "ms-ssim", "lpips"):  # averaged as they were published, all ways agree to 1.5 points
+        of_measure = published_grids("tecnick", measure)
+        deltas = comparison(in_batches(of_measure["2-layer_syn"], 5), of_measure["2-layer_syn+SGA"]).deltas.values()
+        rates = [delta.bd_rate_percent.value for delta in deltas]
+        assert max(rates) - min(rates) < 1.5
     with pytest.raises(ValueError, match="2-layer_syn must have a multiple of 7 images, got 100"):
         in_batches(grids["2-layer_syn"], 7)
 

@@ -121,9 +121,10 @@ def test_images_without_a_bd_rate_are_named_and_stay_in_the_averaged_curve() -> 
     assert "y: Quality (PSNR) must rise strictly" in delta.excluded["b"]
     assert "range of PSNR in common" in delta.excluded["c"]
     assert delta.num_images == 3
-    assert delta.mean_of_images_percent == pytest.approx(0, abs=1e-9)
-    assert np.isnan(delta.standard_error_percent)
-    assert delta.averaged.psnr_low_db == pytest.approx(27.7 + 20 / 3)
+    assert delta.deltas["images"].bd_rate_percent.value == pytest.approx(0, abs=1e-9)
+    assert np.isnan(delta.deltas["images"].bd_rate_percent.low)
+    assert (delta.deltas["images"].images, delta.deltas["mean quality"].images) == (1, 3)
+    assert delta.deltas["mean quality"].quality_low == pytest.approx(27.7 + 20 / 3)
 
 
 def test_different_images_are_refused() -> None:
@@ -177,7 +178,7 @@ def test_command_prints_every_averaging_with_interpolations_side_by_side(
         for codec in ("cheap", "dear")
         for way in (["mean", "quality"], ["mean", "distortion"], ["images", "3"])
     ]
-    assert "27.70..38.10 dB  +10.00 [+10.0, +10.0]  +10.00 [+10.0, +10.0]  +10.00 [+10.0, +10.0]  0.00" in rows[3]
+    assert "27.70..38.10 dB  +10.00 [+10.0, +10.0]  +10.00 [+10.0, +10.0]  +10.00 [+10.0, +10.0]  0.0" in rows[3]
 
     written = read_table(files["csv"], BD)
     assert len(written) == 2 * 3 * 3
@@ -236,7 +237,7 @@ def test_one_image_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture
     arguments = ["--test", table, "--anchor", table, "--anchor-codec", "x", "--json", files[0], "--csv", files[1]]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "interval" not in printed
+    assert "bootstrap" not in printed
     last = printed.splitlines()[-1].split()
     assert last[:9] == ["y", "coded", "images", "1", "27.00..36.60", "dB", "+10.00", "+10.00", "+10.00"]
     assert json.loads(Path(files[0]).read_text())["comparisons"][2]["rows"][0]["bd_rate_low_percent"] is None

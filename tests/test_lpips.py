@@ -50,16 +50,8 @@ def by_loops(images: np.ndarray, decoded: np.ndarray) -> float:
         of_image = []
         for layer, (stride, padding) in enumerate([(4, 2), (1, 2), (1, 1), (1, 1), (1, 1)]):
             if layer in (1, 2):
-                height, width = (planes.shape[1] - 3) // 2 + 1, (planes.shape[2] - 3) // 2 + 1
-                planes = np.array(
-                    [
-                        [
-                            [plane[2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max() for j in range(width)]
-                            for i in range(height)
-                        ]
-                        for plane in planes
-                    ]
-                )
+                windows = np.lib.stride_tricks.sliding_window_view(planes, (3, 3), axis=(1, 2))
+                planes = windows[:, ::2, ::2].max(axis=(3, 4))
             kernels, biases = weights[f"features.{layer}.weight"], weights[f"features.{layer}.bias"]
             padded = np.pad(planes, ((0, 0), (padding, padding), (padding, padding)))
             planes = np.array(
@@ -80,7 +72,7 @@ def by_loops(images: np.ndarray, decoded: np.ndarray) -> float:
 
 
 def test_agrees_with_plain_loops() -> None:
-    images, decoded = (pixels[3:50, 7:48] for pixels in pairs()["8 levels"])
+    images, decoded = (pixels[3:36, 7:44] for pixels in pairs()["8 levels"])
     assert float(lpips(tensor(images), tensor(decoded))) == pytest.approx(by_loops(images, decoded), rel=1e-5)
 
 

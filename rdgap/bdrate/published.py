@@ -68,6 +68,8 @@ def published_curve(codec: str, dataset: str, measure: MeasureName = "psnr") -> 
 def in_batches(grid: CodecGrid, size: int) -> CodecGrid:
     """Average consecutive images, `size` at a time, to compare with points that were published so.
 
+    As they were: of PSNR the mean of dB, of MS-SSIM (and LPIPS) the mean itself, of which dB are taken here.
+
     Raises:
         ValueError: If the images do not fill the batches.
     """
@@ -87,7 +89,7 @@ def in_batches(grid: CodecGrid, size: int) -> CodecGrid:
         settings=grid.settings,
         num_pixels=np.zeros(count, dtype=np.int64),
         rate_bpp=mean(grid.rate_bpp),
-        quality=mean(grid.quality),
+        quality=mean(grid.quality) if grid.measure == "psnr" else quality_of(grid.measure, mean(grid.distortion)),
         distortion=mean(grid.distortion),
     )
 

@@ -68,7 +68,7 @@ def caption(comparisons: Sequence[Comparison], anchor: str) -> str:
     measure = MEASURES[one.measure]
     kinds = list(dict.fromkeys(_INTERPOLATIONS[comparison.interpolation] for comparison in comparisons))
     rates = " and ".join(sorted({comparison.test_rate_kind for comparison in comparisons}))
-    counts = " or ".join(sorted({str(comparison.num_images) for comparison in comparisons}))
+    images = f"{one.num_images} image{'s' if one.num_images > 1 else ''}"
     datasets = " and ".join(sorted({comparison.dataset for comparison in comparisons}))
     intervals = (
         f"In brackets: {CONFIDENCE:.0%} intervals of a paired bootstrap over images ({one.resamples} resamples). "
@@ -77,7 +77,7 @@ def caption(comparisons: Sequence[Comparison], anchor: str) -> str:
     )
     return (
         f"BD-rate [%] over the anchor {one.anchor} ({anchor}; {one.anchor_rate_kind} rate), negative is better: "
-        f"mean difference of ln(bpp) at equal {measure.label}, {rates} rates, {counts} images of {datasets}. "
+        f"mean difference of ln(bpp) at equal {measure.label}, {rates} rates, {images} of {datasets}. "
         f"Range of {measure.label}: {_rule(one.quality_range, measure)}. "
         f"Interpolation of ln(bpp) over {measure.axis}: {', '.join(kinds)}. "
         f"Averaging: {_averagings(measure)}. {intervals}"

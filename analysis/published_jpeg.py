@@ -4,7 +4,7 @@
 
 The published curve (CompressAI, `jpeg.json`) has chroma 4:2:0 and the standard's Huffman tables, Pillow's defaults:
 its files are as long as those of `jpeg-default` here, to .2 %. Its PSNR is about .1 dB lower, which agrees with a
-decoder that scales chroma in the DCT domain, as IJG's libjpeg does since version 7; Pillow's libjpeg-turbo interpolates.
+decoder that scales chroma in the DCT domain, as IJG's libjpeg does since version 7; libjpeg-turbo interpolates.
 
 Writes `tables/published_jpeg.csv`, one row per way and quality: mean bpp and PSNR here, the PSNR that was published at
 equal bpp (interpolated over ln(bpp) by PCHIP), and the difference.
@@ -119,8 +119,8 @@ def _doubled(plane: NDArray[np.float64]) -> NDArray[np.float64]:
     height, width = plane.shape
     blocks = plane.reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2)
     coefficients = np.zeros((*blocks.shape[:2], 16, 16))
-    coefficients[..., :8, :8] = 2 * dctn(blocks, axes=(2, 3), norm="ortho")
-    doubled = idctn(coefficients, axes=(2, 3), norm="ortho")
+    coefficients[..., :8, :8] = 2 * np.asarray(dctn(blocks, axes=(2, 3), norm="ortho"))
+    doubled = np.asarray(idctn(coefficients, axes=(2, 3), norm="ortho"))
     return doubled.swapaxes(1, 2).reshape(2 * height, 2 * width).round().clip(0, 255)
 
 

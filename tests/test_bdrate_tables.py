@@ -276,6 +276,7 @@ def test_common_images_are_used_only_when_asked_and_said_loudly(
         (["--test", "TABLE", "--anchor", "bpg", "--points", "p.csv"], "`--points` writes what is measured"),
         (["--images", ".", "--model", "jpeg", "--anchor", "jpeg"], "either model or anchor, got both for jpeg"),
         (["--images", ".", "--model", "jpeg", "--anchor", "gif"], "`--anchor` must be one of jpeg, jpeg-default"),
+        (["--test", "TABLE", "--test", "TABLE", "--anchor", "TABLE", "--anchor-codec", "x"], "got x in several"),
         (["--test", "HEADERLESS", "--anchor", "bpg"], "unknown or twice: 0.5, 30"),
     ],
 )

@@ -80,8 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--interpolation",
         nargs="+",
         choices=get_args(Interpolation),
-        default=["pchip", "akima", "cubic"],
-        help="of ln(rate) over quality, the first is drawn (default: pchip akima cubic)",
+        help="of ln(rate) over quality, the first is drawn (default: pchip akima, and cubic where all have four points)",
     )
     choices.add_argument(
         "--range",
@@ -115,28 +114,51 @@ def _compare_all(options: argparse.Namespace) -> None:
         anchors = {source: _read(source, "--anchor") for source in dict.fromkeys(options.anchor)}
 
     blocks: list[tuple[list[Comparison], str]] = []
+    failures: list[str] = []
     for source, anchor_table in anchors.items():
         for measure, rule in rules.items():
-            anchor = _choose(codec_grids(anchor_table, measure), source, options.anchor_codec)
-            grids = [grid for test in tests for grid in codec_grids(test, measure).values()]
-            if options.common_images:
-                anchor, grids = _restrict_to_common(anchor, grids)
-            for grid in grids:
-                check_same_images(anchor, grid)
-            comparisons = [
-                comparison
-                for kind in dict.fromkeys(options.interpolation)
-                for comparison in compare(
-                    anchor,
-                    grids,
-                    interpolation=kind,
-                    quality_range=rule,
-                    resamples=options.resamples,
-                    generator=np.random.default_rng(options.seed),
-                )
-            ]
-            blocks.append((comparisons, _described(source, commands)))
-    _report(options, blocks, commands)
+            try:
+                comparisons = _compare(options, tests, anchor_table, source, measure, rule)
+                blocks.append((comparisons, _described(source, commands)))
+            except ValueError as error:
+                failures.append(str(error))
+    if blocks:
+        _report(options, blocks, commands)
+    if failures:
+        raise ValueError(" Also: ".join(failures))
+
+
+def _compare(
+    options: argparse.Namespace,
+    tests: Sequence[pd.DataFrame],
+    anchor_table: pd.DataFrame,
+    source: str,
+    measure: MeasureName,
+    rule: QualityRange,
+) -> list[Comparison]:
+    anchor = _choose(codec_grids(anchor_table, measure), source, options.anchor_codec)
+    grids = [grid for test in tests for grid in codec_grids(test, measure).values()]
+    if options.common_images:
+        anchor, grids = _restrict_to_common(anchor, grids)
+    for number, grid in enumerate(grids):
+        check_same_images(anchor, grid)
+        if grid.codec in {other.codec for other in grids[:number]}:
+            raise ValueError(f"A codec must be in one table of `--test` only, got {grid.codec} in several.")
+    kinds: list[Interpolation] = list(dict.fromkeys(options.interpolation or ("pchip", "akima")))
+    if options.interpolation is None and min(len(grid.settings) for grid in (anchor, *grids)) >= 4:
+        kinds.append("cubic")
+    return [
+        comparison
+        for kind in kinds
+        for comparison in compare(
+            anchor,
+            grids,
+            interpolation=kind,
+            quality_range=rule,
+            resamples=options.resamples,
+            generator=np.random.default_rng(options.seed),
+        )
+    ]
 
 
 def _check_sources(options: argparse.Namespace) -> None:
@@ -270,10 +292,8 @@ def _report(
         from .._plots import save
         from ._plot import plot_savings
 
-        shown = [
-            [one for one in comparisons if one.interpolation == options.interpolation[0]] for comparisons, _ in blocks
-        ]
-        save(plot_savings(shown), options.plot)
+        drawn = [[one for one in of if one.interpolation == of[0].interpolation] for of, _ in blocks]
+        save(plot_savings(drawn), options.plot)
 
 
 def _print_excluded(comparisons: Iterable[Comparison]) -> None:

@@ -5,7 +5,7 @@
 Reads only tables that travel with the library. Writes `tables/published_bd_rate.csv` (the schema `rdgap.tables.BD`),
 `tables/published_bd_rate.md` with a caption that defines each number, `tables/published_baselines_bd_rate.csv`
 (codecs of which only averaged curves were published, so without intervals), and `tables/published_savings.csv`, the
-rate saved over BPG at each PSNR. The anchor is BPG 4:4:4 at bpgenc's default `-m 8`.
+rate saved over BPG at each PSNR; and the block between the markers in the top-level README. The anchor is BPG 4:4:4 at bpgenc's default `-m 8`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ from rdgap.bdrate.report import caption, cells, frame, markdown
 from rdgap.tables import BD, EVALUATION, read_table, write_table
 
 HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
+BEGIN = "<!-- published BD-rate table: python analysis/published_bd_rate.py -->"
+END = "<!-- end of published BD-rate table -->"
 NONE, SGA, JPEG_LIKE = "2-layer_syn", "2-layer_syn+SGA", "JPEG-like_syn"
 CLIC = "clic2018-professional-valid"
 INTERPOLATIONS: tuple[Interpolation, ...] = ("pchip", "akima", "cubic")
@@ -124,6 +127,31 @@ def _run(options: argparse.Namespace) -> None:
     _write(options.tables / "published_baselines_bd_rate.csv", baselines())
     _write(options.tables / "published_savings.csv", savings())
     print("\n".join(texts))
+    if options.tables == HERE / "tables":
+        before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+        write_text(README, f"{before}{BEGIN}\n{summary(options.tables)}\n{END}{rest.split(END)[1]}")
+
+
+def summary(tables: Path) -> str:
+    """Return the table of the README: PSNR, PCHIP, every averaging with its interval."""
+    table = read_table(tables / "published_bd_rate.csv", BD)
+    table = table.loc[(table["measure"] == "psnr") & (table["interpolation"] == "pchip"), :]
+    ways = {"mean quality": "mean PSNR", "mean distortion": "PSNR of mean MSE", "images": "mean of images' BD-rates"}
+    lines = ["| BD-rate [%] | anchor | data set | range, mean PSNR | " + " | ".join(ways.values()) + " |"]
+    lines.append("| --- |" + " --- |" * (3 + len(ways)))
+    rows: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
+    for row in table.to_dict("records"):
+        rows.setdefault((row["codec"], row["anchor"], row["dataset"]), {})[row["averaging"]] = row
+    for (codec, anchor, dataset), of_way in sorted(rows.items(), key=lambda item: (item[0][1] != "bpg", item[0])):
+        numbers = [
+            f"{of_way[way]['bd_rate_percent']:+.2f} "
+            f"[{of_way[way]['bd_rate_low_percent']:+.1f}, {of_way[way]['bd_rate_high_percent']:+.1f}]"
+            for way in ways
+        ]
+        first = of_way["mean quality"]
+        span = f"{first['quality_low']:.2f}..{first['quality_high']:.2f} dB"
+        lines.append(f"| {codec} | {anchor} | {dataset} | {span} | " + " | ".join(numbers) + " |")
+    return "\n".join(lines)
 
 
 def blocks(measure: MeasureName) -> list[Block]:

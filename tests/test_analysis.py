@@ -160,3 +160,7 @@ def test_jpeg_here_is_the_published_jpeg_of_kodak() -> None:
             assert abs(row["difference_db"]) < 0.14
         if way == "jpeg-default, chroma by DCT":
             assert abs(row["difference_db"]) < 0.02
+
+
+def test_readme_shows_the_published_bd_rates(published_bd_rate: ModuleType) -> None:
+    assert published_bd_rate.summary(TABLES) in (ROOT / "README.md").read_text(encoding="utf-8")

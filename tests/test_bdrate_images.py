@@ -66,10 +66,16 @@ def test_a_folder_of_photographs_needs_nothing_else(
 
 @needs_models
 def test_lpips_is_measured_where_it_is_held_equal_and_coded_rates_where_asked_for(
-    photographs: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    arguments = ["--images", str(photographs / "p0.png"), str(photographs / "p1.png"), "--measure", "psnr", "lpips"]
-    arguments += ["--model", "two-layer-lite", "--lmbda", "0.0025", "0.01", "0.04", "--coded", "--anchor", "webp"]
+    data = pytest.importorskip("skimage.data", reason="the sample photographs come with scikit-image")
+    for name, pixels in {
+        "astronaut": data.astronaut()[:128, 150:300],
+        "coffee": data.coffee()[100:228, 200:350],
+    }.items():
+        write_image(tmp_path / "photos" / f"{name}.png", torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255)
+    arguments = ["--images", str(tmp_path / "photos"), "--measure", "psnr", "lpips"]
+    arguments += ["--model", "two-layer-lite", "--lmbda", "0.0025", "0.01", "0.04", "--coded", "--anchor", "jpeg2000"]
     arguments += ["--interpolation", "pchip", "--range", "common", "--resamples", "10"]
     assert main([*arguments, "--csv", str(tmp_path / "bd.csv"), "--points", str(tmp_path / "points.csv")]) == 0
     table = read_table(tmp_path / "bd.csv", BD)

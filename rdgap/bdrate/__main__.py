@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--interpolation",
         nargs="+",
         choices=get_args(Interpolation),
-        help="of ln(rate) over quality, the first is drawn (default: pchip akima, and cubic where all have four points)",
+        help="of ln(rate) over quality, the first is drawn (default: pchip akima, and cubic for four points)",
     )
     choices.add_argument(
         "--range",

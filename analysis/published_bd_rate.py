@@ -4,8 +4,9 @@
 
 Reads only tables that travel with the library. Writes `tables/published_bd_rate.csv` (the schema `rdgap.tables.BD`),
 `tables/published_bd_rate.md` with a caption that defines each number, `tables/published_baselines_bd_rate.csv`
-(codecs of which only averaged curves were published, so without intervals), and `tables/published_savings.csv`, the
-rate saved over BPG at each PSNR; and the block between the markers in the top-level README. The anchor is BPG 4:4:4 at bpgenc's default `-m 8`.
+(codecs of which only averaged curves were published, so without intervals), `tables/published_savings.csv`, the rate
+saved over BPG at each PSNR, and the block between the markers in the top-level README.
+The anchor is BPG 4:4:4 at bpgenc's default `-m 8`.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ figures: $(READY)
 	$(RUN) figures/kodak_rd.py
 	$(RUN) figures/kodak_gaps.py
 	$(RUN) figures/sga_kodak.py
+	$(RUN) figures/published_savings.py
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info

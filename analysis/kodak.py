@@ -20,12 +20,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from rdgap import _cli, conventional
+from rdgap import _cli
 from rdgap._files import replacing, write_json, write_text
 from rdgap.bdrate import shipped_anchor_path
+from rdgap.bdrate.published import IMAGES_TABLE
 from rdgap.evaluation import OperatingPoint, average, best_lagrangian, conventional_points, evaluate, learned_point
 from rdgap.images import image_paths
-from rdgap.tables import EVALUATION, read_table, write_table
+from rdgap.tables import EVALUATION, PUBLISHED_IMAGES, read_table, write_table
 from rdgap.training.results import code_version
 from rdgap.zoo import load_codec, model_directory, trained_lmbdas, trained_models, weights_name
 
@@ -52,7 +53,7 @@ def _run(options: argparse.Namespace) -> None:
         device = _cli.device(options.device)
         _measure(options.tables / "kodak_learned.csv", _learned(device)[: 2 if options.smoke else None], images)
         if not (options.tables / "kodak_conventional.csv").exists():
-            points = [point for name in conventional.CODECS for point in conventional_points(name)]
+            points = [point for name in ("jpeg", "webp") for point in conventional_points(name)]
             _measure(options.tables / "kodak_conventional.csv", points[:: 20 if options.smoke else 1], images)
     summary = summarize(options.tables)
     with replacing(options.tables / "kodak_lagrangian.csv") as temporary:
@@ -111,9 +112,9 @@ def summarize(tables: Path) -> pd.DataFrame:
         for row in best_lagrangian(coded, lmbda).to_dict("records"):
             costs.append({"method": row["codec"], "lmbda": lmbda, "lagrangian_bpp": row["lagrangian_bpp"]})
     published: dict[float, list[float]] = {}
-    for row in pd.read_csv(HERE / "published" / "shallow_ntc_kodak.csv").to_dict("records"):
-        if row["codec"] == "2-layer_syn":
-            published.setdefault(row["lmbda"], []).append(row["bpp"] + row["lmbda"] * row["mse"])
+    for row in read_table(IMAGES_TABLE, PUBLISHED_IMAGES).to_dict("records"):
+        if row["codec"] == "2-layer_syn" and row["dataset"] == "kodak":
+            published.setdefault(row["lmbda"], []).append(row["rate_bpp"] + row["lmbda"] * row["mse"])
     for lmbda in lmbdas:
         mean = sum(published[lmbda]) / len(published[lmbda])
         costs.append({"method": "two-layer of the paper", "lmbda": lmbda, "lagrangian_bpp": mean})

@@ -17,7 +17,7 @@ def comparisons() -> Iterator[Comparison]:
     psnr = np.linspace(26.0, 44.0, 18)
     rate = 0.02 * np.exp(0.26 * (psnr - 26.0)) * (1 + 0.02 * np.sin(psnr))
     test_rate = rate * (0.9 + 0.004 * (psnr - 26.0))
-    anchor, test = (RDCurve(rate_bpp=values, psnr_db=psnr) for values in (rate, test_rate))
+    anchor, test = (RDCurve(rate_bpp=values, quality=psnr) for values in (rate, test_rate))
     for kind in ("pchip", "akima"):
         yield (
             f"BD-rate, {kind}; bjontegaard",

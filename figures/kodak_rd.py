@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import pandas as pd
 from matplotlib.figure import Figure
 
 from rdgap._plots import COLUMN_WIDTH_INCHES, STYLE, save
 from rdgap.bdrate import shipped_anchor_path
-from rdgap.tables import EVALUATION, read_table
+from rdgap.bdrate.published import IMAGES_TABLE
+from rdgap.tables import EVALUATION, PUBLISHED_IMAGES, read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "figures" / "out"
@@ -39,9 +39,9 @@ def curves() -> dict[str, list[tuple[float, float]]]:
         for row in read_table(path, EVALUATION).to_dict("records"):
             measured = (row["bits"] / row["num_pixels"], row["psnr_db"])
             points.setdefault((row["codec"], row["setting"]), []).append(measured)
-    for row in pd.read_csv(ROOT / "analysis" / "published" / "shallow_ntc_kodak.csv").to_dict("records"):
-        if row["codec"] in PUBLISHED:
-            points.setdefault((PUBLISHED[row["codec"]], row["lmbda"]), []).append((row["bpp"], row["psnr_db"]))
+    for row in read_table(IMAGES_TABLE, PUBLISHED_IMAGES).to_dict("records"):
+        if row["codec"] in PUBLISHED and row["dataset"] == "kodak":
+            points.setdefault((PUBLISHED[row["codec"]], row["lmbda"]), []).append((row["rate_bpp"], row["psnr_db"]))
     means: dict[str, list[tuple[float, float]]] = {}
     for (codec, _), measured in points.items():
         rate, psnr = (sum(column) / len(column) for column in zip(*measured, strict=True))

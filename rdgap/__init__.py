@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .bdrate import RDCurve as RDCurve
-    from .bdrate import bd_psnr as bd_psnr
+    from .bdrate import bd_quality as bd_quality
     from .bdrate import bd_rate as bd_rate
     from .complexity import count as count
     from .curvature import CurveLength as CurveLength
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "RDCurve": "bdrate",
-    "bd_psnr": "bdrate",
+    "bd_quality": "bdrate",
     "bd_rate": "bdrate",
     "count": "complexity",
     "CurveLength": "curvature",

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._files import replacing
 
@@ -65,6 +65,7 @@ EVALUATION: Schema = {
     "mse": Column(float, minimum=0),
     "psnr_db": Column(float, may_be_infinite=True),
     "ms_ssim": Column(float, may_be_nan=True),
+    "lpips": Column(float, minimum=0, may_be_nan=True, default=math.nan),
     "encoder": Column(str, default=OWN_ENCODER),
     "encoder_steps": Column(int, minimum=0, default=0),
 }
@@ -79,7 +80,9 @@ bits: Size of the image's description in bits; `bits / num_pixels` is its rate i
 rate_kind: "estimated" (-log2 of the prior at the rounded latents) or "coded" (the length of a real file).
 mse: Mean squared error over pixels and channels, 0..255 scale, of the decoded image rounded to 8 bit.
 psnr_db: 10 log10(255^2 / mse); `inf` where the decoded image is exact.
-ms_ssim: Multi-scale structural similarity; empty (NaN) for images too small for its five scales.
+ms_ssim: Multi-scale structural similarity; empty (NaN) where it was not measured, so for images too small for its five
+    scales.
+lpips: LPIPS (AlexNet), lower is better; empty (NaN) where it was not asked for.
 encoder: "own" where the codec's own encoder chose what to send, else a method of `rdgap.encoding`, "sga" for one.
 encoder_steps: Steps of that method for each image; 0 for "own".
 """
@@ -295,6 +298,81 @@ CURVATURE_PATHS: Schema = {
 """The same lines at each t: speed, and MSE (0..255 scale) to the straight paths in pixel space (Fig. 11)."""
 
 
+PUBLISHED_IMAGES: Schema = {
+    "codec": Column(str),
+    "dataset": Column(str),
+    "lmbda": Column(float, minimum=0),
+    "instance_id": Column(int, minimum=0),
+    "images": Column(int, minimum=1),
+    "rate_bpp": Column(float, minimum=0),
+    "mse": Column(float, minimum=0),
+    "psnr_db": Column(float),
+    "ms_ssim": Column(float),
+    "lpips": Column(float, minimum=0),
+    "source_path": Column(str),
+}
+"""Published points of single images. The source tells bits per pixel, not pixels.
+
+instance_id: The authors' number of the image, in the order of the data set's file names.
+images: How many images the row is the mean of: 1, or the size of a batch that was published as one.
+source_path: Repository and file that the row was read from.
+"""
+
+PUBLISHED_CURVES: Schema = {
+    "codec": Column(str),
+    "dataset": Column(str),
+    "images": Column(int, minimum=1),
+    "rate_bpp": Column(float, minimum=0),
+    "psnr_db": Column(float, may_be_nan=True),
+    "ms_ssim": Column(float, may_be_nan=True),
+    "lpips": Column(float, minimum=0, may_be_nan=True),
+    "source_path": Column(str),
+}
+"""Published curves, averaged over a data set; `images` is how many it has."""
+
+BD: Schema = {
+    "codec": Column(str),
+    "rate_kind": Column(str, one_of=("estimated", "coded")),
+    "anchor": Column(str),
+    "anchor_rate_kind": Column(str, one_of=("estimated", "coded")),
+    "dataset": Column(str),
+    "measure": Column(str, one_of=("psnr", "ms-ssim", "lpips")),
+    "interpolation": Column(str, one_of=("akima", "pchip", "cubic")),
+    "averaging": Column(str, one_of=("mean quality", "mean distortion", "images")),
+    "range": Column(str, one_of=("common", "aligned", "given")),
+    "quality_low": Column(float, may_be_nan=True),
+    "quality_high": Column(float, may_be_nan=True),
+    "bd_rate_percent": Column(float, may_be_nan=True),
+    "bd_rate_low_percent": Column(float, may_be_nan=True),
+    "bd_rate_high_percent": Column(float, may_be_nan=True),
+    "bd_quality": Column(float, may_be_nan=True),
+    "bd_quality_low": Column(float, may_be_nan=True),
+    "bd_quality_high": Column(float, may_be_nan=True),
+    "largest_subset_change_percent": Column(float, minimum=0, may_be_nan=True),
+    "images": Column(int, minimum=0),
+    "images_without_bd": Column(int, minimum=0),
+    "resamples": Column(int, minimum=0),
+    "undefined_resamples": Column(int, minimum=0),
+}
+"""Bjontegaard differences, one row per codec, anchor, measure, interpolation and averaging; see `rdgap.bdrate`.
+
+averaging: "mean quality": of the curve of mean bpp and mean quality (PSNR: mean of dB); "mean distortion": of the curve
+    of mean bpp and the quality of the mean distortion (PSNR: of the mean MSE); "images": mean of the images' own BDs.
+range: Rule for the range of quality: "common" to codec and anchor, "aligned" over all codecs of the table, or "given".
+quality_low, quality_high: That range, dB or -LPIPS; for "images" the mean of the images' own.
+bd_rate_percent, bd_quality: The differences; `_low` and `_high` bound their 95 % bootstrap intervals over images.
+largest_subset_change_percent: Largest change of the BD-rate when a point is left out; empty but for "mean quality".
+images: Images in the number; images_without_bd: those left out of it, because they have no BD of their own.
+"""
+
+
+def curve_name(row: Mapping[Any, Any]) -> str:
+    """Return what a row's codec is called, with its encoder where that is not the codec's own."""
+    if row["encoder"] == OWN_ENCODER:
+        return row["codec"]
+    return f"{row['codec']} ({row['encoder']}, {row['encoder_steps']} steps)"
+
+
 def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     """Read a CSV table that has exactly the columns of `schema`, in any order; returned in that of `schema`.
 
@@ -349,11 +427,18 @@ def write_table(path: Path, frame: pd.DataFrame, schema: Schema) -> None:
         {
             name: [_checked(entry, name, column, path) for entry in frame[name]]
             for name, column in schema.items()
-            if name in frame.columns and not (column.default is not None and set(frame[name]) == {column.default})
+            if name in frame.columns and not _is_default(frame[name], column)
         }
     )
     with replacing(path) as temporary:
         checked.sort_values(list(checked.columns)).to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def _is_default(entries: pd.Series, column: Column) -> bool:
+    """Whether a column holds nothing but its default."""
+    if isinstance(column.default, float) and math.isnan(column.default):
+        return bool(entries.isna().all())
+    return column.default is not None and set(entries) == {column.default}
 
 
 def _check_columns(names: Sequence[str], schema: Schema, path: Path) -> None:

@@ -9,14 +9,18 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import bjontegaard
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from rdgap.bdrate import codec_grids, published_curve, shipped_anchor_path
 from rdgap.complexity import count
 from rdgap.images import write_image
-from rdgap.tables import CODED, ENCODED, RECIPE_STEPS, read_table, write_table
+from rdgap.tables import BD, CODED, ENCODED, EVALUATION, RECIPE_STEPS, read_table, write_table
 from rdgap.zoo import model_directory, shipped_recipe, trained_models
+from tests._data import data_folder
 
 ROOT = Path(__file__).parent.parent
 TABLES = ROOT / "analysis" / "tables"
@@ -228,3 +232,63 @@ def test_annealing_lowers_the_cost_of_every_crop_under_every_model(sga_kodak: Mo
     )
     assert said in (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"{means['mean-scale-lite']:.1f}" == f"{means['two-layer-lite']:.1f}"
+
+
+@pytest.fixture(scope="module")
+def published_bd_rate() -> ModuleType:
+    return script("published_bd_rate")
+
+
+def test_published_bd_rates_are_those_of_the_table(published_bd_rate: ModuleType, tmp_path: Path) -> None:
+    assert published_bd_rate.main(["--tables", str(tmp_path), "--resamples", "20"]) == 0
+    keys = ["codec", "anchor", "dataset", "measure", "interpolation", "averaging"]
+    ours, committed = (
+        read_table(folder / "published_bd_rate.csv", BD).set_index(keys) for folder in (tmp_path, TABLES)
+    )
+    for column in ("bd_rate_percent", "bd_quality", "quality_low", "quality_high"):
+        assert ours[column].to_numpy() == pytest.approx(committed.loc[ours.index, column].to_numpy(), rel=1e-9)
+    assert len(ours) == len(committed)
+    for name in ("published_baselines_bd_rate.csv", "published_savings.csv"):
+        again, before = pd.read_csv(tmp_path / name), pd.read_csv(TABLES / name)
+        assert list(again["codec"]) == list(before["codec"])
+        column = "bd_rate_percent" if "bd_rate" in name else "savings_percent"
+        assert again[column].to_numpy() == pytest.approx(before[column].to_numpy(), rel=1e-9, abs=1e-9)
+
+
+def test_published_bd_rates_agree_with_bjontegaard_and_have_the_papers_order() -> None:
+    table = read_table(TABLES / "published_bd_rate.csv", BD)
+    rows = table.loc[(table["measure"] == "psnr") & (table["averaging"] == "mean quality"), :]
+    bpg = codec_grids(read_table(shipped_anchor_path("bpg"), EVALUATION))["bpg"].averaged_curve("mean quality")
+    rates: dict[str, list[float]] = {}
+    for row in rows.loc[rows["anchor"] == "bpg", :].to_dict("records"):
+        test = published_curve(f"paper/{row['codec']}", "kodak")
+        expected = bjontegaard.bd_rate(
+            bpg.rate_bpp, bpg.quality, test.rate_bpp, test.quality,
+            method=row["interpolation"], require_matching_points=False, min_overlap=0,
+        )  # fmt: skip
+        assert row["bd_rate_percent"] == pytest.approx(expected, abs=1e-5)
+        assert row["bd_rate_low_percent"] < row["bd_rate_percent"] < row["bd_rate_high_percent"]
+        rates.setdefault(row["codec"], []).append(row["bd_rate_percent"])
+    assert max(rates["2-layer_syn+SGA"]) < 0 < min(rates["2-layer_syn"])
+    assert max(rates["2-layer_syn"]) < min(rates["JPEG-like_syn"])
+    assert all(max(of_codec) - min(of_codec) < 0.3 for of_codec in rates.values())
+
+
+def test_jpeg_here_is_the_published_jpeg_of_kodak() -> None:
+    folder = data_folder()
+    if folder is None or not (folder / "kodak").is_dir():
+        pytest.skip("needs the Kodak photographs of the data folder")
+    measured = script("published_jpeg").compare(sorted((folder / "kodak").glob("*.png")), [10, 50]).set_index("way")
+    committed = pd.read_csv(TABLES / "published_jpeg.csv").set_index(["way", "quality"])
+    published = published_curve("compressai/jpeg", "kodak")
+    for way, row in measured.iterrows():
+        assert row["psnr_db"] == pytest.approx(committed.loc[(way, row["quality"]), "psnr_db"], abs=0.02)
+        if way == "jpeg-default":
+            assert np.abs(published.rate_bpp / row["rate_bpp"] - 1).min() < 1e-3  # the same files
+            assert abs(row["difference_db"]) < 0.14
+        if way == "jpeg-default, chroma by DCT":
+            assert abs(row["difference_db"]) < 0.02
+
+
+def test_readme_shows_the_published_bd_rates(published_bd_rate: ModuleType) -> None:
+    assert published_bd_rate.summary(TABLES) in (ROOT / "README.md").read_text(encoding="utf-8")

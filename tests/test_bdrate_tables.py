@@ -12,42 +12,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rdgap.bdrate import SHIPPED_ANCHORS, CodecGrid, bd_rate, codec_grids, compare, shipped_anchor_path
+from rdgap.bdrate import SHIPPED_ANCHORS, codec_grids, shipped_anchor_path
 from rdgap.bdrate.__main__ import main
 from rdgap.bdrate._convert_bpg import SOURCES, convert
 from rdgap.bdrate._convert_bpg import main as convert_main
-from rdgap.tables import EVALUATION, read_table, write_table
+from rdgap.tables import BD, EVALUATION, read_table
+from tests._bdrate import comparison, evaluation, saved, shipped
 from tests._data import data_folder
-
-
-def grid(name: str) -> CodecGrid:
-    return codec_grids(read_table(shipped_anchor_path(name), EVALUATION))[name]
-
-
-def evaluation(codec: str, factor: float = 1.0, images: tuple[str, ...] = ("a", "b", "c")) -> pd.DataFrame:
-    """Return an evaluation table whose images have unlike curves and sizes, all rates scaled by `factor`."""
-    rows = []
-    for number, image in enumerate(images):
-        for setting in range(5):
-            num_pixels = 1000 * (number + 1)
-            bits = factor * num_pixels * 0.1 * (1.8 + 0.1 * number) ** setting
-            psnr_db = 27.0 + 0.7 * number + (2.6 + 0.2 * number) * setting - 0.05 * setting**2
-            mse = 255**2 * 10 ** (-psnr_db / 10)
-            rows.append((codec, float(setting), "small", image, num_pixels, bits, "coded", mse, psnr_db, 0.9))
-    return pd.DataFrame(rows, columns=list(EVALUATION)[: len(rows[0])])
-
-
-def saved(folder: Path, *tables: pd.DataFrame, name: str = "table.csv") -> str:
-    write_table(folder / name, pd.concat(tables, ignore_index=True), EVALUATION)
-    return str(folder / name)
-
 
 # ---- shipped anchors
 
 
 def test_shipped_anchors_are_whole() -> None:
     for name, settings in {"bpg": 6, "bpg-m9": 18}.items():
-        points = grid(name)
+        points = shipped(name)
         assert points.rate_bpp.shape == (24, settings)
         assert points.rate_kind == "coded"
         assert set(points.num_pixels.tolist()) == {768 * 512}
@@ -60,9 +38,9 @@ def test_shipped_anchors_are_whole() -> None:
 
 def test_default_bpg_equals_the_published_averages() -> None:
     # CompressAI, results/image/kodak: BPG 4:4:4, x265, QP 47 and 22.
-    curve = grid("bpg").averaged_curve()
+    curve = shipped("bpg").averaged_curve("mean quality")
     assert curve.rate_bpp[[0, -1]] == pytest.approx([0.067768, 1.929712], abs=5e-7)
-    assert curve.psnr_db[[0, -1]] == pytest.approx([26.195128, 41.478873], abs=5e-7)
+    assert curve.quality[[0, -1]] == pytest.approx([26.195128, 41.478873], abs=5e-7)
 
 
 def test_anchors_are_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,9 +79,9 @@ def test_grid_holds_each_image_at_each_setting() -> None:
     assert points.settings == (0, 1, 2, 3, 4)
     assert points.num_pixels.tolist() == [1000, 2000, 3000]
     assert points.rate_bpp[2] == pytest.approx(0.1 * 2.0 ** np.arange(5))
-    averaged = points.averaged_curve()
+    averaged = points.averaged_curve("mean quality")
     assert averaged.rate_bpp[1] == pytest.approx(0.1 * (1.8 + 1.9 + 2.0) / 3)
-    assert averaged.psnr_db[0] == pytest.approx(27.7)
+    assert averaged.quality[0] == pytest.approx(27.7)
     assert points.restricted_to({"a", "c"}).image_curve("c").rate_bpp == pytest.approx(points.rate_bpp[2])
 
 
@@ -111,8 +89,8 @@ def test_both_kinds_of_rate_are_told_apart() -> None:
     coded = evaluation("x", 1.02)
     grids = codec_grids(pd.concat([evaluation("x").assign(rate_kind="estimated"), coded, evaluation("y")]))
     assert list(grids) == ["x (estimated)", "x (coded)", "y"]
-    delta = compare(grids["x (estimated)"], grids["x (coded)"], interpolation="pchip")
-    assert delta.averaged.bd_rate_percent == pytest.approx(2, abs=1e-9)
+    delta = comparison(grids["x (estimated)"], grids["x (coded)"])
+    assert delta.deltas["mean quality"].bd_rate_percent.value == pytest.approx(2, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -132,36 +110,21 @@ def test_incoherent_tables_are_refused(change: Callable[[pd.DataFrame], pd.DataF
         codec_grids(change(evaluation("x")))
 
 
-def test_mean_over_images_and_averaged_curve_are_different_numbers() -> None:
-    # One image 20 % cheaper, one 20 % dearer and with more bits: +-20 % has mean 0, the averaged curve does not.
-    table = evaluation("x", images=("a", "b"))
-    factors = np.where(table["image"] == "a", 0.8, 1.2)
-    anchor = codec_grids(table)["x"]
-    test = codec_grids(table.assign(codec="y", bits=table["bits"] * factors))["y"]
-    delta = compare(anchor, test, interpolation="pchip")
-    assert [delta.by_image[image].bd_rate_percent for image in test.images] == pytest.approx([-20, 20])
-    assert delta.mean_of_images_percent == pytest.approx(0, abs=1e-9)
-    assert delta.standard_error_percent == pytest.approx(20)
-    assert delta.num_images == 2
-    averaged = bd_rate(anchor.averaged_curve(), test.averaged_curve(), interpolation="pchip")
-    assert delta.averaged == averaged
-    assert averaged.bd_rate_percent > 0.5
-
-
 def test_images_without_a_bd_rate_are_named_and_stay_in_the_averaged_curve() -> None:
     table = evaluation("x")
     wobbling = table.assign(codec="y")
     wobbling.loc[(wobbling["image"] == "b") & (wobbling["setting"] == 2), "bits"] = 1.0
     wobbling.loc[wobbling["image"] == "c", "psnr_db"] += 20.0
-    delta = compare(codec_grids(table)["x"], codec_grids(wobbling)["y"], interpolation="akima")
+    delta = comparison(codec_grids(table)["x"], codec_grids(wobbling)["y"], "akima")
     assert list(delta.by_image) == ["a"]
     assert list(delta.excluded) == ["b", "c"]
-    assert "y: PSNR must rise strictly" in delta.excluded["b"]
+    assert "y: Quality (PSNR) must rise strictly" in delta.excluded["b"]
     assert "range of PSNR in common" in delta.excluded["c"]
     assert delta.num_images == 3
-    assert delta.mean_of_images_percent == pytest.approx(0, abs=1e-9)
-    assert np.isnan(delta.standard_error_percent)
-    assert delta.averaged.psnr_low_db == pytest.approx(27.7 + 20 / 3)
+    assert delta.deltas["images"].bd_rate_percent.value == pytest.approx(0, abs=1e-9)
+    assert np.isnan(delta.deltas["images"].bd_rate_percent.low)
+    assert (delta.deltas["images"].images, delta.deltas["mean quality"].images) == (1, 3)
+    assert delta.deltas["mean quality"].quality_low == pytest.approx(27.7 + 20 / 3)
 
 
 def test_different_images_are_refused() -> None:
@@ -169,56 +132,81 @@ def test_different_images_are_refused() -> None:
     other = codec_grids(evaluation("y", images=("b", "c", "d")))["y"]
     message = r"same images, got 1 \(d\) only of the test, 1 \(a\) only of the anchor, and 2 in common"
     with pytest.raises(ValueError, match=message):
-        compare(anchor, other, interpolation="pchip")
+        comparison(anchor, other)
     cropped = evaluation("y")
     cropped.loc[cropped["image"] == "b", "num_pixels"] = 500
     with pytest.raises(ValueError, match=r"same images, got b with 500 and 2000 pixels"):
-        compare(anchor, codec_grids(cropped)["y"], interpolation="pchip")
+        comparison(anchor, codec_grids(cropped)["y"])
 
 
 def test_averaged_curves_that_are_none_are_refused_by_name() -> None:
     anchor = codec_grids(evaluation("x"))["x"]
     single = codec_grids(evaluation("y").query("setting == 2"))["y"]
     with pytest.raises(ValueError, match="y, averaged over 3 images: An R-D curve needs at least two points, got 1"):
-        compare(anchor, single, interpolation="pchip")
+        comparison(anchor, single)
     exact = evaluation("z")
     exact.loc[4, "psnr_db"] = np.inf
     with pytest.raises(ValueError, match=r"z, averaged over 3 images: .* inf dB"):
-        compare(anchor, codec_grids(exact)["z"], interpolation="pchip")
+        comparison(anchor, codec_grids(exact)["z"])
     above = evaluation("w").assign(psnr_db=lambda rows: rows["psnr_db"] + 30)
-    with pytest.raises(ValueError, match="w over x: The curves must have a range of PSNR in common"):
-        compare(anchor, codec_grids(above)["w"], interpolation="pchip")
+    with pytest.raises(ValueError, match="w over x, mean quality: The curves must have a range of PSNR in common"):
+        comparison(anchor, codec_grids(above)["w"])
 
 
 # ---- the command
 
 
-def test_command_prints_both_numbers_of_both_interpolations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_every_averaging_with_interpolations_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     test = saved(tmp_path, evaluation("dear", 1.1), evaluation("cheap", 0.75))
     anchor = saved(tmp_path, evaluation("mine"), name="anchor.csv")
-    files = {kind: tmp_path / "out" / f"bd.{kind}" for kind in ("csv", "json", "png")}
-    options = ["--csv", str(files["csv"]), "--json", str(files["json"]), "--plot", str(files["png"])]
-    assert main(["--test", test, "--anchor", anchor, *options]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"anchor: mine, coded rate ({anchor})"
-    for column in ("PSNR range [dB]", "BD-rate of averaged curve [%]", "mean of per-image BD-rates [%]", "images"):
-        assert column in lines[1]
-    assert [line.split()[:3] for line in lines[2:]] == [
-        [codec, "coded", kind] for codec in ("cheap", "dear") for kind in ("pchip", "akima")
+    files = {kind: tmp_path / "out" / f"bd.{kind}" for kind in ("csv", "json", "md", "tex", "png")}
+    options = ["--csv", files["csv"], "--json", files["json"], "--markdown", files["md"], "--latex", files["tex"]]
+    assert main(["--test", test, "--anchor", anchor, *map(str, options), "--plot", str(files["png"])]) == 0
+    definition, table = capsys.readouterr().out.split("\n\n")
+    for said in (
+        "the anchor mine (", "coded rate), negative is better", "equal PSNR, coded rates, 3 images of small",
+        "all that codec and anchor have in common", "PCHIP, Akima, cubic", "PSNR of the mean MSE",
+        "95% intervals of a paired bootstrap over images (1000 resamples)",
+    ):  # fmt: skip
+        assert said in " ".join(definition.split())
+    header, *rows = table.splitlines()
+    assert header.split()[:4] == ["codec", "rate", "averaging", "images"]
+    assert [row.split()[:4] for row in rows] == [
+        [codec, "coded", *way]
+        for codec in ("cheap", "dear")
+        for way in (["mean", "quality"], ["mean", "distortion"], ["images", "3"])
     ]
-    assert lines[4].split()[3:] == ["27.70..38.10", "+10.00", "+10.00", "+-", "0.00", "3"]
-    assert lines[2].split()[4:6] == ["-25.00", "-25.00"]
+    assert "27.70..38.10 dB  +10.00 [+10.0, +10.0]  +10.00 [+10.0, +10.0]  +10.00 [+10.0, +10.0]  0.0" in rows[3]
 
-    table = pd.read_csv(files["csv"])
-    assert table["averaged_curve_bd_rate_percent"].to_numpy() == pytest.approx([-25, -25, 10, 10], abs=1e-9)
-    assert table["mean_of_images_bd_rate_percent"].to_numpy() == pytest.approx([-25, -25, 10, 10], abs=1e-9)
-    assert table["averaged_images"].tolist() == [3] * 4
-    record = json.loads(files["json"].read_text())["comparisons"][2]
-    assert (record["codec"], record["anchor"], record["interpolation"]) == ("dear", "mine", "pchip")
+    written = read_table(files["csv"], BD)
+    assert len(written) == 2 * 3 * 3
+    factors = {"cheap": -25.0, "dear": 10.0}
+    for row in written.to_dict("records"):
+        assert row["bd_rate_percent"] == pytest.approx(factors[row["codec"]], abs=1e-9)
+        assert (row["images"], row["images_without_bd"], row["resamples"]) == (3, 0, 1000)
+    record = json.loads(files["json"].read_text())["comparisons"][1]
+    assert (record["test"], record["anchor"], record["interpolation"]) == ("dear", "mine", "pchip")
     assert record["by_image"]["b"]["bd_rate_percent"] == pytest.approx(10, abs=1e-9)
-    assert len(record["test_curve"]["psnr_db"]) == 5
+    assert len(record["test_curves"]["mean quality"]["quality"]) == 5
     assert record["excluded"] == {}
     assert files["png"].stat().st_size > 5000
+    assert files["md"].read_text().splitlines()[3] == "|" + " --- |" * 10
+    latex = files["tex"].read_text()
+    assert r"dear & coded & mean quality & 3 & 27.70..38.10 dB & +10.00 [+10.0, +10.0]" in latex
+    assert r"\caption{BD-rate [\%] over the anchor mine" in latex
+    assert latex.count(r"\\") == 7
+
+
+def test_equal_seeds_give_equal_intervals(tmp_path: Path) -> None:
+    tables = []
+    for number, seed in enumerate(("0", "0", "1")):
+        path = tmp_path / f"{number}.csv"
+        arguments = ["--test", "bpg-m9", "--anchor", "bpg", "--resamples", "100", "--seed", seed]
+        assert main([*arguments, "--csv", str(path)]) == 0
+        tables.append(path.read_bytes())
+    assert tables[0] == tables[1] != tables[2]
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
@@ -237,20 +225,23 @@ def test_command_names_the_images_left_out(tmp_path: Path, capsys: pytest.Captur
     arguments = ["--test", saved(tmp_path, table), "--anchor", saved(tmp_path, evaluation("x"), name="a.csv")]
     assert main([*arguments, "--json", str(record)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2].endswith("3, 2 in the mean")
+    assert "2 of 3" in [line for line in lines if line.startswith("y ")][2]
     assert lines[-2].startswith("y: 1 of 3 images have no BD-rate of their own")
-    assert lines[-1].startswith("  b: y: PSNR must rise strictly")
+    assert lines[-1].startswith("  b: y: Quality (PSNR) must rise strictly")
     assert list(json.loads(record.read_text())["comparisons"][0]["excluded"]) == ["b"]
 
 
-def test_one_image_has_no_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_image_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = saved(tmp_path, evaluation("x", images=("a",)), evaluation("y", 1.1, images=("a",)))
     files = [str(tmp_path / "bd.json"), str(tmp_path / "bd.csv")]
     arguments = ["--test", table, "--anchor", table, "--anchor-codec", "x", "--json", files[0], "--csv", files[1]]
     assert main(arguments) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[-3:] == ["+10.00", "+10.00", "1"]
-    assert json.loads(Path(files[0]).read_text())["comparisons"][2]["mean_of_images_standard_error_percent"] is None
-    assert set(pd.read_csv(files[1], keep_default_na=False)["mean_of_images_standard_error_percent"]) == {""}
+    printed = capsys.readouterr().out
+    assert "bootstrap" not in printed
+    last = printed.splitlines()[-1].split()
+    assert last[:9] == ["y", "coded", "images", "1", "27.00..36.60", "dB", "+10.00", "+10.00", "+10.00"]
+    assert json.loads(Path(files[0]).read_text())["comparisons"][2]["rows"][0]["bd_rate_low_percent"] is None
+    assert set(pd.read_csv(files[1], keep_default_na=False)["bd_rate_low_percent"]) == {""}
 
 
 def test_common_images_are_used_only_when_asked_and_said_loudly(
@@ -263,7 +254,7 @@ def test_common_images_are_used_only_when_asked_and_said_loudly(
     assert main(["--test", test, "--anchor", anchor, "--common-images"]) == 0
     printed = capsys.readouterr()
     assert printed.err == "WARNING: compared on the 2 images that all have; left out: c\n"
-    assert printed.out.splitlines()[-1].split()[-1] == "2"
+    assert printed.out.splitlines()[-1].split()[:4] == ["y", "coded", "images", "2"]
     assert main(["--test", test, "--anchor", "bpg", "--common-images"]) == 2
     assert "needs an image that the anchor and every codec have, got none" in capsys.readouterr().err
 
@@ -277,6 +268,15 @@ def test_common_images_are_used_only_when_asked_and_said_loudly(
         (["--test", "TABLE", "--anchor", "TABLE"], "`--anchor-codec` must be one of x, y, which"),
         (["--test", "TABLE", "--anchor", "TABLE", "--anchor-codec", "z"], "holds, got z."),
         (["--test", "TABLE", "--anchor", "bpg", "--plot", "p.jpg"], "--plot: must end in .pdf, .png or .svg, got"),
+        (["--test", "TABLE", "--anchor", "bpg", "--range", "30"], "`--range` must be common, aligned, or two"),
+        (["--test", "TABLE", "--anchor", "bpg", "--range", "34", "30"], "`--range` must rise, got 34 30."),
+        (["--test", "TABLE", "--anchor", "bpg", "--measure", "lpips"], "must have LPIPS to compare it, got none"),
+        (["--anchor", "webp", "--images", "."], "`--images` and `--model` must come together"),
+        (["--anchor", "bpg"], "either from `--test` or from `--images` with `--model`"),
+        (["--test", "TABLE", "--anchor", "bpg", "--points", "p.csv"], "`--points` writes what is measured"),
+        (["--images", ".", "--model", "jpeg", "--anchor", "jpeg"], "either model or anchor, got both for jpeg"),
+        (["--images", ".", "--model", "jpeg", "--anchor", "gif"], "`--anchor` must be one of jpeg, jpeg-default"),
+        (["--test", "TABLE", "--test", "TABLE", "--anchor", "TABLE", "--anchor-codec", "x"], "got x in several"),
         (["--test", "HEADERLESS", "--anchor", "bpg"], "unknown or twice: 0.5, 30"),
     ],
 )
@@ -298,7 +298,7 @@ def test_module_runs_as_its_help_says(tmp_path: Path) -> None:
     path = {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "HOME": str(tmp_path)}
     ran = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert "-0.17" in ran.stdout
+    assert "-0.17 [" in ran.stdout
     assert "26.20..41.48" in ran.stdout
 
 

@@ -54,11 +54,16 @@ def test_wheel_holds_nothing_but_rdgap_and_the_default_model(wheel: Path) -> Non
         names = archive.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"rdgap"}
     weights = [name for name in names if name.endswith(".safetensors")]
-    assert weights == ["rdgap/_models/two-layer-lite-0.01.safetensors"]
+    assert sorted(weights) == [
+        "rdgap/_models/two-layer-lite-0.01.safetensors",
+        "rdgap/lpips/lpips_alex.safetensors",
+    ]
+    assert "rdgap/lpips/README.md" in names
+    assert "rdgap/bdrate/anchors/published_images.csv" in names
     assert "rdgap/_models/two-layer.toml" in names
     assert "rdgap/bdrate/anchors/bpg.csv" in names
     assert "rdgap/py.typed" in names
-    assert wheel.stat().st_size < 12e6
+    assert wheel.stat().st_size < 20e6
 
 
 def test_curvature_runs_from_the_wheel_in_another_folder(wheel: Path, tmp_path: Path) -> None:
@@ -100,7 +105,8 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["bdrate", "codec", "complexity", "curvature", "demo", "encoding", "evaluation", "gaps", "training"]
+    "command",
+    ["bdrate", "codec", "complexity", "curvature", "datasets", "demo", "encoding", "evaluation", "gaps", "training"],
 )
 def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
     result = run("-m", f"rdgap.{command}", "--help", cwd=tmp_path, path=ROOT)

@@ -4,8 +4,10 @@ Rates are estimates under hard rounding, `-log2 P(rounded latents)`, or lengths 
 conventional codecs; distortions are those of the decoded image rounded to 8 bit and cropped to the image's size.
 """
 
+from .cache import MeasurementCache as MeasurementCache
+from .cache import default_cache_folder as default_cache_folder
+from .measurement import Measurement as Measurement
 from .points import IterativeChoice as IterativeChoice
-from .points import Measurement as Measurement
 from .points import OperatingPoint as OperatingPoint
 from .points import coded_point as coded_point
 from .points import conventional_points as conventional_points

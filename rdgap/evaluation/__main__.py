@@ -9,16 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from .. import _cli, conventional
 from .._files import write_json
-from ..encoding.encoder import add_encoder, encoder
 from ..images import image_paths, read_rgb8
 from ..objective import PAPER_LMBDAS
-from ..tables import EVALUATION, write_table
-from .points import IterativeChoice, OperatingPoint, coded_point, conventional_points, evaluate, learned_point
-from .summary import AVERAGING, average, best_lagrangian, curve_name, is_learned
+from ..tables import EVALUATION, curve_name, write_table
+from .measurement import DEFAULT_METRICS, METRICS
+from .named import add_options, named_points
+from .points import evaluate
+from .summary import AVERAGING, average, best_lagrangian, is_learned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "evaluation",
         "Measure rate and distortion of codecs on images.\n\n"
         "Learned codecs: estimated rate of the rounded latents, at each trained lmbda; with --coded also the length\n"
-        f"of real bitstreams. Conventional codecs ({', '.join(conventional.CODECS)}): length of the real file, at a\n"
-        "grid of qualities. Distortion is that of the decoded image rounded to 8 bit. L = bpp + lmbda * mse, MSE on\n"
-        "the 0..255 scale.",
+        "of real bitstreams. Conventional codecs: length of the real file, at a grid of settings. Distortion is that\n"
+        "of the decoded image rounded to 8 bit. L = bpp + lmbda * mse, MSE on the 0..255 scale.\n\n"
+        f"conventional codecs:\n{conventional.listing()}",
         "python -m rdgap.evaluation two-layer-lite jpeg --images photographs/ --csv rd.csv --plot rd.png",
     )
     arguments.add_argument(
@@ -41,13 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument(
         "--images", nargs="+", type=Path, required=True, metavar="PATH", help="image files and folders of images"
     )
-    arguments.add_argument(
-        "--lmbda", nargs="+", type=_cli.positive_float, help="only these of each model's trained lmbdas (default: all)"
-    )
-    arguments.add_argument(
-        "--coded", action="store_true", help="write and read a bitstream of each image by each learned codec as well"
-    )
-    add_encoder(arguments)
+    add_options(arguments)
+    arguments.add_argument("--lpips", action="store_true", help="measure LPIPS (AlexNet) as well, a further column")
     _cli.add_output(arguments, "--csv", "one row per image, codec and setting")
     _cli.add_output(arguments, "--json", "the printed summary in full precision")
     _cli.add_plot(arguments, "rate-distortion curves")
@@ -60,9 +54,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     device = _cli.device(options.device)
     for path in paths:
         read_rgb8(path)  # a damaged file ends the run now, not after an hour
-    points = [point for model in options.models for point in _points(model, options, device)]
+    points = named_points(options.models, options, device, METRICS if options.lpips else DEFAULT_METRICS)
 
-    table = evaluate(points, paths)
+    table = evaluate(points, paths, jobs=options.jobs)
     averages = average(table)
     lmbdas = sorted(options.lmbda or set(averages["setting"][averages["rate_kind"] == "estimated"]) or PAPER_LMBDAS)
     untrained = table.loc[~is_learned(table), :]
@@ -83,36 +77,19 @@ def _evaluate(options: argparse.Namespace) -> None:
         save(plot_curves(averages), options.plot)
 
 
-def _points(model: str, options: argparse.Namespace, device: torch.device) -> list[OperatingPoint]:
-    """Return the operating points of what the user calls `model`, loaded and ready."""
-    if model in conventional.CODECS:
-        return conventional_points(model)
-    from ..codec import Coder
-    from ..zoo import load_codec, trained_lmbdas
-
-    own = [] if model.endswith(".safetensors") else trained_lmbdas(model)
-    lmbdas = options.lmbda or own or [None]  # None: its only one
-    chosen, points = encoder(options), []
-    for codec in [load_codec(model, lmbda, device=device) for lmbda in lmbdas]:
-        name, lmbda = codec.name, codec.lmbda
-        choice = chosen and IterativeChoice(codec, lmbda, chosen, device)
-        points.append(learned_point(codec, name=name, lmbda=lmbda, device=device, choice=choice))
-        if options.coded:
-            points.append(coded_point(Coder(codec), name=name, lmbda=lmbda, choice=choice))
-    return points
-
-
 def _print_averages(averages: pd.DataFrame) -> None:
     print("Means over images; bpp is the mean of ratios, PSNR the mean of dB.")
+    has_lpips = bool(averages["lpips"].notna().any())
     print(
         f"{'data set':12} {'codec':20} {'setting':>9} {'rate':9} {'images':>6} "
-        f"{'bpp':>8} {'PSNR dB':>8} {'MS-SSIM':>8} {'L':>8}"
+        f"{'bpp':>8} {'PSNR dB':>8} {'MS-SSIM':>8} {'L':>8}" + (f" {'LPIPS':>8}" if has_lpips else "")
     )
     for row in averages.to_dict("records"):
         print(
             f"{row['dataset']:12} {curve_name(row):20} {row['setting']:9g} {row['rate_kind']:9} {row['images']:6d} "
             f"{row['rate_bpp']:8.4f} {row['psnr_db']:8.3f} "
             f"{_or_dash(row['ms_ssim'], '8.5f')} {_or_dash(row['lagrangian_bpp'], '8.4f')}"
+            + (f" {_or_dash(row['lpips'], '8.5f')}" if has_lpips else "")
         )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,40 +17,16 @@ from torch import Tensor
 from .. import conventional, metrics
 from ..encoding import Encoder
 from ..images import read_image, to_8bit
+from ..lpips import lpips
 from ..model import Codec, Latents, LatticeCodec
 from ..objective import check_lmbda, reconstruct
 from ..parallel import map_images
-from ..tables import EVALUATION, OWN_ENCODER
-from .summary import curve_name
+from ..tables import EVALUATION, OWN_ENCODER, curve_name
+from .cache import MeasurementCache
+from .measurement import DEFAULT_METRICS, Measurement
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """Rate and distortion of one image.
-
-    Attributes:
-        num_pixels: Height times width.
-        bits: Size of the image's description.
-        rate_kind: "estimated" or "coded".
-        mse: Mean squared error of the decoded image rounded to 8 bit, 0..255 scale.
-        psnr_db: `10 log10(255^2 / mse)`; `inf` where the decoded image is exact.
-        ms_ssim: Multi-scale structural similarity; NaN for images too small for it.
-    """
-
-    num_pixels: int
-    bits: float
-    rate_kind: str
-    mse: float
-    psnr_db: float
-    ms_ssim: float
-
-    @property
-    def rate_bpp(self) -> float:
-        """Rate in bits per pixel."""
-        return self.bits / self.num_pixels
 
 
 class BitstreamCoder(Protocol):
@@ -76,6 +52,7 @@ class OperatingPoint:
         measure: Maps an image, (3, height, width) in [0, 1], to its rate and distortion.
         encoder: "own" where the codec's own encoder chooses what to send, else a method of `rdgap.encoding`.
         encoder_steps: Steps of that method.
+        in_threads: Whether several images may be measured at once, as conventional codecs, which use one core each.
     """
 
     codec: str
@@ -84,6 +61,7 @@ class OperatingPoint:
     measure: Callable[[Tensor], Measurement]
     encoder: str = OWN_ENCODER
     encoder_steps: int = 0
+    in_threads: bool = False
 
 
 class IterativeChoice:
@@ -118,20 +96,28 @@ def learned_point(
     name: str,
     lmbda: float,
     device: torch.device | str = "cpu",
+    metrics: Collection[str] = DEFAULT_METRICS,
     choice: IterativeChoice | None = None,
 ) -> OperatingPoint:
     """Return the operating point of a codec trained for `lmbda`, whose modules are on `device`.
 
     What is sent is chosen by the codec's own encoder, or by `choice`.
     """
-    return _trained_point(name, lmbda, "estimated", partial(_estimate_image, codec, device, choice), choice)
+    measure = partial(_estimate_image, codec, device=device, metrics=metrics, choice=choice)
+    return _trained_point(name, lmbda, "estimated", measure, choice)
 
 
 def coded_point(
-    coder: BitstreamCoder, *, name: str, lmbda: float, choice: IterativeChoice | None = None
+    coder: BitstreamCoder,
+    *,
+    name: str,
+    lmbda: float,
+    metrics: Collection[str] = DEFAULT_METRICS,
+    choice: IterativeChoice | None = None,
 ) -> OperatingPoint:
     """Return the operating point of a codec trained for `lmbda` whose images are really coded and decoded again."""
-    return _trained_point(name, lmbda, "coded", partial(_code_image, coder, choice), choice)
+    measure = partial(_code_image, coder, metrics=metrics, choice=choice)
+    return _trained_point(name, lmbda, "coded", measure, choice)
 
 
 def _trained_point(
@@ -148,19 +134,43 @@ def _trained_point(
     return replace(point, encoder=choice.encoder.method, encoder_steps=choice.encoder.steps)
 
 
-def conventional_points(codec: str, qualities: Sequence[int] = conventional.QUALITIES) -> list[OperatingPoint]:
-    """Return the operating points of one of `rdgap.conventional.CODECS`."""
-    return [
-        OperatingPoint(
-            codec=codec, setting=float(quality), rate_kind="coded", measure=partial(_transcode_image, codec, quality)
+def conventional_points(
+    codec: str,
+    settings: Sequence[int] | None = None,
+    *,
+    metrics: Collection[str] = DEFAULT_METRICS,
+    cache: MeasurementCache | None = None,
+) -> list[OperatingPoint]:
+    """Return the operating points of one of `rdgap.conventional.CODECS`.
+
+    Args:
+        codec: Its name.
+        settings: Values of its knob; by default the grid that draws its curve.
+        metrics: What to measure beside the squared error.
+        cache: Where measurements are looked up and kept.
+
+    Raises:
+        ValueError: If there is no such codec or setting.
+        ModuleNotFoundError: If this machine lacks the codec.
+    """
+    points = []
+    for setting in conventional.codec_called(codec).grid if settings is None else settings:
+        conventional.command(codec, setting)  # what is not there is found out now
+        measure = partial(_transcode_image, codec, setting, metrics=metrics, cache=cache)
+        points.append(
+            OperatingPoint(codec=codec, setting=float(setting), rate_kind="coded", measure=measure, in_threads=True)
         )
-        for quality in qualities
-    ]
+    return points
 
 
 @torch.inference_mode()
 def evaluate_image(
-    codec: Codec, image: Tensor, *, device: torch.device | str = "cpu", symbols: Latents | None = None
+    codec: Codec,
+    image: Tensor,
+    *,
+    device: torch.device | str = "cpu",
+    metrics: Collection[str] = DEFAULT_METRICS,
+    symbols: Latents | None = None,
 ) -> Measurement:
     """Measure a learned codec on one image, with latents rounded as they would be coded.
 
@@ -168,6 +178,7 @@ def evaluate_image(
         codec: Any codec of the protocol in `rdgap.model`.
         image: (3, height, width), in [0, 1], of any size.
         device: Where the codec is.
+        metrics: What to measure beside the squared error, of `METRICS`.
         symbols: What is sent for the image, each (1, ...), if the codec is a `LatticeCodec`; by default what its own
             encoder chooses.
 
@@ -182,7 +193,7 @@ def evaluate_image(
         latents = codec.from_symbols(symbols)
     bits = estimated_bits(codec, latents)
     decoded = reconstruct(codec, latents, (image.shape[-2], image.shape[-1]))
-    return _measurement(image, to_8bit(decoded)[0].cpu(), bits, "estimated")
+    return _measurement(image, to_8bit(decoded)[0].cpu(), bits, "estimated", metrics)
 
 
 def estimated_bits(codec: Codec, latents: Latents) -> float:
@@ -198,22 +209,44 @@ def estimated_bits(codec: Codec, latents: Latents) -> float:
 
 
 def _estimate_image(
-    codec: Codec, device: torch.device | str, choice: IterativeChoice | None, image: Tensor
+    codec: Codec,
+    image: Tensor,
+    *,
+    device: torch.device | str,
+    metrics: Collection[str],
+    choice: IterativeChoice | None,
 ) -> Measurement:
-    return evaluate_image(codec, image, device=device, symbols=choice and choice.symbols(image))
+    return evaluate_image(codec, image, device=device, metrics=metrics, symbols=choice and choice.symbols(image))
 
 
-def _transcode_image(codec: str, quality: int, image: Tensor) -> Measurement:
-    coded = conventional.transcode(codec, image, quality)
-    return _measurement(image, coded.decoded, float(coded.bits), "coded")
+def _transcode_image(
+    codec: str, setting: int, image: Tensor, *, metrics: Collection[str], cache: MeasurementCache | None
+) -> Measurement:
+    def measure() -> Measurement:
+        coded = conventional.transcode(codec, image, setting)
+        return _measurement(image, coded.decoded, float(coded.bits), "coded", metrics)
+
+    if cache is None:
+        return measure()
+    key = cache.key(conventional.rgb8(image), conventional.command(codec, setting))
+    known = cache.get(key, metrics)
+    if known is None:
+        known = measure()
+        cache.put(key, known, metrics)
+    return known
 
 
-def _code_image(coder: BitstreamCoder, choice: IterativeChoice | None, image: Tensor) -> Measurement:
+def _code_image(
+    coder: BitstreamCoder, image: Tensor, *, metrics: Collection[str], choice: IterativeChoice | None
+) -> Measurement:
     stream = coder.encode(image, choice and choice.symbols(image))
-    return _measurement(image, coder.decode(stream).cpu(), 8.0 * len(stream), "coded")
+    return _measurement(image, coder.decode(stream).cpu(), 8.0 * len(stream), "coded", metrics)
 
 
-def _measurement(image: Tensor, decoded: Tensor, bits: float, rate_kind: str) -> Measurement:
+@torch.inference_mode()
+def _measurement(
+    image: Tensor, decoded: Tensor, bits: float, rate_kind: str, of_metrics: Collection[str] = DEFAULT_METRICS
+) -> Measurement:
     images, decoded = image.unsqueeze(0).cpu(), decoded.unsqueeze(0)
     mse = metrics.mse(images, decoded)
     if not torch.isfinite(mse).all():
@@ -224,16 +257,23 @@ def _measurement(image: Tensor, decoded: Tensor, bits: float, rate_kind: str) ->
         rate_kind=rate_kind,
         mse=float(mse),
         psnr_db=float(metrics.psnr_db(mse)),
-        ms_ssim=float(metrics.ms_ssim(images, decoded)),
+        ms_ssim=float(metrics.ms_ssim(images, decoded)) if "ms_ssim" in of_metrics else math.nan,
+        lpips=float(lpips(images, decoded)) if "lpips" in of_metrics else math.nan,
     )
 
 
 def evaluate(
-    points: Sequence[OperatingPoint], paths: Sequence[Path], *, executor: Executor | None = None
+    points: Sequence[OperatingPoint], paths: Sequence[Path], *, executor: Executor | None = None, jobs: int = 1
 ) -> pd.DataFrame:
     """Measure every operating point on every image; return a table of the schema `rdgap.tables.EVALUATION`.
 
-    The data set of an image is the name of its folder.
+    The data set of an image is the name of its folder. `lpips` is NaN where it was not measured.
+
+    Args:
+        points: What to measure.
+        paths: The images.
+        executor: Where to run; by default in this process.
+        jobs: How many images points that may run in threads are measured on at once, without an executor.
 
     Raises:
         ValueError: If an operating point or an image (a name in a data set) is given twice, or none is given.
@@ -243,8 +283,18 @@ def evaluate(
     keys = [(curve_name(vars(point)), point.setting, point.rate_kind) for point in points]
     _check_distinct("operating point", keys)
     _check_distinct("image", [_names(path) for path in paths])
-    rows = map_images(partial(_rows, points), paths, executor=executor, description="evaluating")
-    return pd.DataFrame([row for of_image in rows for row in of_image], columns=list(EVALUATION))
+    in_threads = [point for point in points if point.in_threads and jobs > 1 and executor is None]
+    others = [point for point in points if point not in in_threads]
+    rows: list[dict[str, object]] = []
+    if in_threads:
+        with ThreadPoolExecutor(jobs) as threads:
+            fn = partial(_rows, in_threads)
+            for of_image in map_images(fn, paths, executor=threads, description="evaluating, conventional"):
+                rows += of_image
+    if others:
+        for of_image in map_images(partial(_rows, others), paths, executor=executor, description="evaluating"):
+            rows += of_image
+    return pd.DataFrame(rows, columns=list(EVALUATION))
 
 
 def _rows(points: Sequence[OperatingPoint], path: Path) -> list[dict[str, object]]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..objective import check_lmbda
-from ..tables import OWN_ENCODER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,20 +24,14 @@ def average(table: pd.DataFrame) -> pd.DataFrame:
         One row per data set, codec, encoder and setting, with `rate_kind`, the number of `images`, and the means over
         images of `rate_bpp` (mean of ratios), `psnr_db` (mean of dB), `ms_ssim` (NaN if any image has none), `mse` and,
         for learned codecs, whose settings are lmbdas, `lagrangian_bpp = rate_bpp + lmbda * mse`; NaN for others.
+        And of `lpips`, NaN where it was not measured.
     """
     per_image = table.assign(rate_bpp=table["bits"] / table["num_pixels"])
     per_image["lagrangian_bpp"] = per_image["rate_bpp"] + table["setting"] * table["mse"]
     per_image.loc[~is_learned(table), "lagrangian_bpp"] = math.nan
     groups = per_image.groupby(["dataset", "codec", "encoder", "encoder_steps", "setting", "rate_kind"])
-    columns = {name: (name, _mean) for name in ("rate_bpp", "psnr_db", "ms_ssim", "mse", "lagrangian_bpp")}
+    columns = {name: (name, _mean) for name in ("rate_bpp", "psnr_db", "ms_ssim", "mse", "lagrangian_bpp", "lpips")}
     return groups.agg(images=("image", "size"), **columns).reset_index()
-
-
-def curve_name(row: Mapping[Any, Any]) -> str:
-    """Return what a row's codec is called, with its encoder where that is not the codec's own."""
-    if row["encoder"] == OWN_ENCODER:
-        return row["codec"]
-    return f"{row['codec']} ({row['encoder']}, {row['encoder_steps']} steps)"
 
 
 def is_learned(table: pd.DataFrame) -> NDArray[np.bool_]:

@@ -41,6 +41,8 @@ bench: $(READY)
 figures: $(READY)
 	$(RUN) figures/kodak_rd.py
 	$(RUN) figures/kodak_gaps.py
+	$(RUN) figures/fig11_straight_paths.py
+	$(RUN) figures/fig12_eta.py
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info

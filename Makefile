@@ -43,6 +43,8 @@ figures: $(READY)
 	$(RUN) figures/kodak_gaps.py
 	$(RUN) figures/sga_kodak.py
 	$(RUN) figures/published_savings.py
+	$(RUN) figures/fig11_straight_paths.py
+	$(RUN) figures/fig12_eta.py
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info

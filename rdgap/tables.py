@@ -427,17 +427,17 @@ def write_table(path: Path, frame: pd.DataFrame, schema: Schema) -> None:
         {
             name: [_checked(entry, name, column, path) for entry in frame[name]]
             for name, column in schema.items()
-            if name in frame.columns and not _is_default(frame[name], column)
+            if name in frame.columns and not _is_default(list(frame[name]), column)
         }
     )
     with replacing(path) as temporary:
         checked.sort_values(list(checked.columns)).to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
 
 
-def _is_default(entries: pd.Series, column: Column) -> bool:
+def _is_default(entries: Sequence[object], column: Column) -> bool:
     """Whether a column holds nothing but its default."""
     if isinstance(column.default, float) and math.isnan(column.default):
-        return bool(entries.isna().all())
+        return all(isinstance(entry, float) and math.isnan(entry) for entry in entries)
     return column.default is not None and set(entries) == {column.default}
 
 

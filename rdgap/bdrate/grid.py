@@ -123,7 +123,7 @@ def codec_grids(table: pd.DataFrame, measure: MeasureName = "psnr") -> dict[str,
             images), mixes data sets, has an image of changing size, or was not measured by `measure`.
     """
     of_measure = measure_called(measure)
-    if of_measure.column not in table or table[of_measure.column].isna().all():
+    if of_measure.column not in table or bool(table[of_measure.column].isna().to_numpy().all()):
         raise ValueError(
             f"The table must have {of_measure.label} to compare it, got none; `python -m rdgap.evaluation --help` "
             "tells how to measure it."

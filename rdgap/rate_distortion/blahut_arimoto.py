@@ -1,14 +1,15 @@
 """`F(lmbda)` of finite alphabets to certified accuracy, by Newton steps on the few reproductions that are used.
 
-Blahut's and Arimoto's problem is `min_q E[-log sum_j q_j exp(-lmbda rho(X, j))]`, convex in the probabilities `q` of the
-reproductions. With `Gamma = sum_j q_j exp(-lmbda rho)` and `w_j = E[exp(-lmbda rho(X, j)) / Gamma(X)]` every `q` gives
+Blahut's and Arimoto's problem is `min_q E[-log sum_j q_j exp(-lmbda rho(X, j))]`, convex in the probabilities `q` of
+the reproductions. With `Gamma = sum_j q_j exp(-lmbda rho)` and `w_j = E[exp(-lmbda rho(X, j)) / Gamma(X)]` every `q`
+gives
 
     E[-log Gamma] - log max_j w_j  <=  F(lmbda)  <=  E[-log Gamma],
 
-and the iteration stops when the two meet. Their own iteration `q <- q w` halves its error ever more slowly, because most
-reproductions end with probability 0 and only creep there. Here it is only the first phase and the safeguard. In between,
-reproductions that symbols ask for enter the support, those that a quadratic model of the cost sets to 0 leave it, and
-on the support the step is Newton's (Wang 2007 and Kim et al. 2020 solve mixtures of known components so).
+and the iteration stops when the two meet. Their own iteration `q <- q w` halves its error ever more slowly, because
+most reproductions end with probability 0 and only creep there. Here it is only the first phase and the safeguard. In
+between, reproductions that symbols ask for enter the support, those that a quadratic model of the cost sets to 0 leave
+it, and on the support the step is Newton's (Wang 2007 and Kim et al. 2020 solve mixtures of known components so).
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def blahut_arimoto(
 ) -> list[Certified]:
     """Solve for each lmbda until upper and lower bound differ by less than the tolerance.
 
-    Exponents are taken relative to each symbol's nearest reproduction, so that nothing over- or underflows at any lmbda.
+    Exponents are taken relative to each symbol's nearest reproduction, so that nothing over- or underflows at any
+    lmbda.
 
     Args:
         probabilities: Of the symbols, (symbols,), sum 1.
@@ -149,13 +151,15 @@ class _Problem:
         kept = np.zeros(size)
         kept[named] = weights[named]
         weights = kept / kept.sum()
+        excess = math.inf
         for step in range(1, _MOST_STEPS + 1):
             upper, excess, wanted = self.evaluate(weights)
             if excess <= tolerance:
                 return weights, step
             weights = self._step(weights, wanted, upper, tolerance)
         raise RuntimeError(
-            f"Blahut-Arimoto: the bounds must meet within {tolerance} nats, they differ by {excess} at lmbda {self.lmbda}."
+            f"Blahut-Arimoto: the bounds must meet within {tolerance} nats, "
+            f"they differ by {excess} at lmbda {self.lmbda}."
         )
 
     @property
@@ -172,7 +176,8 @@ class _Problem:
             support = np.union1d(support, np.append(named, wanted.argmax()))
         kernel = self.kernel[:, support]
         gamma = kernel @ weights[support]
-        target = _quadratic_minimum(kernel * (np.sqrt(self.p) / gamma)[:, None], np.sqrt(self.p))
+        scaled = kernel * (np.sqrt(self.p) / gamma)[:, None]
+        target = _quadratic_minimum(scaled, np.sqrt(self.p), weights[support])
         direction = np.zeros_like(weights)
         direction[support] = target - weights[support]
         slope = float((1 - wanted) @ direction)
@@ -190,24 +195,35 @@ class _Problem:
             moved = gamma
         # One plain iteration: it never raises the cost, and moves on where the model is of no use.
         candidate = candidate * ((self.p / moved) @ self.kernel)
-        candidate[candidate < 1e-14 * candidate.max()] = 0
-        result = candidate / candidate.sum()
-        return result if math.isfinite(self.cost(self.kernel @ result)) else candidate
+        kept = np.where(candidate < 1e-14 * candidate.max(), 0, candidate)
+        chosen = kept if math.isfinite(self.cost(self.kernel @ kept)) else candidate
+        return chosen / chosen.sum()
 
 
-def _quadratic_minimum(scaled: np.ndarray, root: np.ndarray) -> np.ndarray:
+def _quadratic_minimum(scaled: np.ndarray, root: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the probabilities `z` of least `|scaled z - 2 root|^2`, the quadratic model of the cost.
 
-    With `sum z = 1` that is `|M z|^2`, `M = scaled - 2 root 1^T`; its least value among probabilities is at `u / sum u`,
-    `u` the least squares solution of `M u = 0`, `sum u = 1` over `u >= 0` (Dax 1990).
+    With `sum z = 1` that is `|M z|^2`, `M = scaled - 2 root 1^T`; its least value among probabilities is at `u / sum
+    u`, `u` the least squares solution of `M u = 0`, `sum u = 1` over `u >= 0` (Dax 1990). Where reproductions can
+    hardly be told apart the solver may go round in circles: then `z` is held to the present weights, as softly as will
+    do.
     """
     homogeneous = scaled - 2 * root[:, None]
-    if len(homogeneous) > homogeneous.shape[1]:
+    size = homogeneous.shape[1]
+    if len(homogeneous) > size:
         homogeneous = np.linalg.qr(homogeneous, mode="r")
-    system = np.vstack([homogeneous, np.ones(homogeneous.shape[1])])
+    system = np.vstack([homogeneous, np.ones(size)])
     sizes = np.linalg.norm(system, axis=0)  # rare symbols make columns of very different size
-    solution = optimize.nnls(system / sizes, np.append(np.zeros(len(homogeneous)), 1.0))[0] / sizes
-    return solution / solution.sum()
+    system, target = system / sizes, np.append(np.zeros(len(homogeneous)), 1.0)
+    for hold in (0.0, 1e-9, 1e-7, 1e-5, 1e-3):
+        held = np.vstack([system, hold * np.eye(size)]) if hold else system
+        aim = np.append(target, hold * sizes * weights) if hold else target
+        try:
+            solution = optimize.nnls(held, aim)[0] / sizes
+        except RuntimeError:
+            continue
+        return solution / solution.sum()
+    return weights
 
 
 def _neg_log_gamma(distortions: np.ndarray, weights: np.ndarray, lmbda: float) -> np.ndarray:

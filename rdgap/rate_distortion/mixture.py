@@ -1,8 +1,8 @@
 """Variational upper bound of `F` with a Gaussian mixture for the distribution of reproductions.
 
-Every distribution `Q` of reproductions gives `F(lmbda) <= E[-log INT exp(-lmbda rho(X, y)) Q(dy)]`. Under squared error the
-kernel is a Gaussian of variance `s2`, so that for a mixture `Q = sum_j pi_j N(m_j, S_j)` the integral is one of normal
-densities,
+Every distribution `Q` of reproductions gives `F(lmbda) <= E[-log INT exp(-lmbda rho(X, y)) Q(dy)]`. Under squared
+error the kernel is a Gaussian of variance `s2`, so that for a mixture `Q = sum_j pi_j N(m_j, S_j)` the integral is one
+of normal densities,
 
     -log Gamma(x) = -log sum_j pi_j N(x; m_j, S_j + s2 I) - n/2 log(2 pi s2):
 
@@ -69,9 +69,7 @@ class Mixture:
         errors = []
         for mean, values, vectors in zip(self.means, self.eigenvalues, self.directions, strict=True):
             short = self.noise_variance / values
-            errors.append(
-                ((x - mean) @ vectors).square() @ short.square() + self.noise_variance * (1 - short).sum()
-            )
+            errors.append(((x - mean) @ vectors).square() @ short.square() + self.noise_variance * (1 - short).sum())
         return (shares * torch.stack(errors, 1)).sum(1)
 
 
@@ -155,7 +153,7 @@ def _spread_out(x: Tensor, number: int, generator: torch.Generator) -> Tensor:
 
 
 def _maximise(x: Tensor, shares: Tensor, noise_variance: float) -> Mixture:
-    """Return the mixture of most likely components given each sample's shares (n, components); empty ones are dropped."""
+    """Return the most likely mixture given each sample's shares (n, components); empty components are dropped."""
     counts = shares.sum(0)
     shares, counts = shares[:, counts > 1e-6 * len(x)], counts[counts > 1e-6 * len(x)]
     means = shares.T @ x / counts[:, None]

@@ -1,10 +1,10 @@
 """Wasserstein gradient descent: reproductions as particles that flow towards the optimal distribution.
 
-For particles `y_j` of weights `nu_j` the cost is `E[-log Gamma]` with `Gamma(x) = sum_j nu_j exp(-lmbda rho(x, y_j))`. Its
-first variation is `psi(y) = -w(y)`, `w(y) = E[exp(-lmbda rho(X, y)) / Gamma(X)]`, and particles move along `-grad psi`
-(Yang, Eckstein, Nutz, Mandt 2023). Under squared error that is `2 lmbda weight w(y_j) (xbar_j - y_j)`, with `xbar_j` the mean of
-the samples that the channel sends to `y_j`, so that a step size of 1 in the natural unit `1 / (2 lmbda weight)` never overshoots.
-Weights follow Blahut's and Arimoto's step, `nu_j <- nu_j w(y_j)`.
+For particles `y_j` of weights `nu_j` the cost is `E[-log Gamma]` with `Gamma(x) = sum_j nu_j exp(-lmbda rho(x, y_j))`.
+Its first variation is `psi(y) = -w(y)`, `w(y) = E[exp(-lmbda rho(X, y)) / Gamma(X)]`, and particles move along `-grad
+psi` (Yang, Eckstein, Nutz, Mandt 2023). Under squared error that is `2 lmbda weight w(y_j) (xbar_j - y_j)`, with
+`xbar_j` the mean of the samples that the channel sends to `y_j`, so that a step size of 1 in the natural unit `1 / (2
+lmbda weight)` never overshoots. Weights follow Blahut's and Arimoto's step, `nu_j <- nu_j w(y_j)`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .estimate import Estimate, from_samples
 from .sources import VectorSource
 
 _ROWS = 2048
+_HEADROOM_NATS = 2.3  # log 10: some ten particles share the description of a sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +70,8 @@ def particle_upper_bound(
 
     Raises:
         ValueError: If a count is too small.
-        RuntimeError: If the rate comes within half a nat of the most that so many particles can carry: the cost is
-            then that of too few particles, still a bound but no estimate of `F`.
+        RuntimeError: If the rate comes close to the most that so many particles can carry: the cost then says more
+            about their number than about the source.
     """
     began = time.perf_counter()
     for name, count, least in (("particles", particles, 2), ("steps", steps, 1), ("batch", batch, 2),
@@ -100,10 +101,10 @@ def particle_upper_bound(
     estimate = from_samples(
         torch.cat(costs), torch.cat(distortions), method="wgd", side="upper", lmbda=lmbda, began=began
     )
-    most = float(-(log_shares.exp() * log_shares).sum())
-    if estimate.rate_nats > most - 0.5:
+    most = math.log(particles)
+    if estimate.rate_nats > most - _HEADROOM_NATS:
         raise RuntimeError(
-            f"wgd: the rate must stay half a nat below what {particles} particles can carry, "
-            f"got {estimate.rate_nats:.2f} of {most:.2f} nats at lmbda {lmbda:g}; give it more particles."
+            f"wgd: the rate must stay {_HEADROOM_NATS} nats below log {particles} = {most:.1f}, "
+            f"got {estimate.rate_nats:.1f} at lmbda {lmbda:g}: give it more particles."
         )
     return estimate, result

@@ -16,7 +16,6 @@ import csv
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -383,8 +382,8 @@ class Banana(VectorSource):
 class Sphere(VectorSource):
     """A uniform point of the unit sphere plus Gaussian noise, under half the squared error.
 
-    From `lmbda = 1 / noise` on, `X` is a reproduction plus the Gaussian `exp(-lmbda rho)`, so that Shannon's lower bound
-    is `F`: at `1 / noise` reproductions lie on the sphere, at larger lmbdas on a fuzzy one.
+    From `lmbda = 1 / noise` on, `X` is a reproduction plus the Gaussian `exp(-lmbda rho)`, so that Shannon's lower
+    bound is `F`: at `1 / noise` reproductions lie on the sphere, at larger lmbdas on a fuzzy one.
 
     Args:
         dim: Of the space around the sphere, at least 2.
@@ -401,7 +400,7 @@ class Sphere(VectorSource):
         self.entropy_nats = self._entropy()
 
     def _entropy(self) -> float:
-        """Integrate `-log p` over the radius; the density is `N(x; y, noise)` averaged over the sphere, a Bessel function."""
+        """Integrate `-log p` over the radius; `N(x; y, noise)` averaged over the sphere is a Bessel function."""
         dim, noise = self.dim, self.noise
         order = dim / 2 - 1
 
@@ -460,12 +459,16 @@ class Sawbridge(VectorSource):
     """
 
     distortion_unit = "integrated SE"
-    intrinsic_dim = 1
     name = "sawbridge"
 
     def __init__(self, dim: int = 256) -> None:
         self.dim, self.weight = dim, 1 / dim
         self._times = (torch.arange(dim, dtype=torch.double) + 0.5) / dim
+
+    @property
+    def intrinsic_dim(self) -> int:
+        """Return 1: a path is known from its jump."""
+        return 1
 
     def paths(self, jumps: Tensor) -> Tensor:
         """Return the paths (number, dim) that jump at `jumps`, (number,)."""
@@ -520,7 +523,7 @@ class Sawbridge(VectorSource):
 
 
 class Patches(VectorSource):
-    """Square patches of photographs, luma on the 0..255 scale, under the sum of squared errors; nothing is known of `F`.
+    """Square patches of photographs, luma on the 0..255 scale, under the sum of squared errors; `F` is not known.
 
     Args:
         images: Files, or folders of images.

@@ -6,9 +6,9 @@ python analysis/known_sources.py --images KODAK --smoke --tables FOLDER        #
 Writes into analysis/tables, all costs in nats per sample of the source:
 
 - known_estimates.csv: what each method says of F(lmbda) beside the truth, or the known bounds, over three seeds;
-- known_sources.csv: the decomposition of a small transform codec for each source. `measured` is the cost of its encoder's
-  noise channel, and `measured = irreducible + modeling gap + inference gap` on the same samples, each known to an
-  interval; the modeling gap is split into prior and transform gap. With one or two latents `-log Gamma` is also
+- known_sources.csv: the decomposition of a small transform codec for each source. `measured` is the cost of its
+  encoder's noise channel, and `measured = irreducible + modeling gap + inference gap` on the same samples, each known
+  to an interval; the modeling gap is split into prior and transform gap. With one or two latents `-log Gamma` is also
   integrated on a grid: the truth of the inference gap and, where F is known, of the modeling gap;
 - known_refits.csv: the interval of F_g, the best cost of the codec's decoder, as its prior moves towards the best one;
 - known_sources.json: settings and provenance;
@@ -400,8 +400,17 @@ def markdown(tables: Path) -> str:
         ]
         shown = answers[0] if len(set(answers)) == 1 else ", ".join(answers)
         lines.append(f"| {source} | {lmbda:.3g} | {known} | {method} | {side} | {shown} |")
-    lines += ["", "| nats per sample | measured | irreducible | modeling gap | prior | transform | inference gap | its truth |",
-              "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    columns = (
+        "nats per sample",
+        "measured",
+        "irreducible",
+        "modeling gap",
+        "prior",
+        "transform",
+        "inference gap",
+        "truth",
+    )
+    lines += ["", f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for row in pd.read_csv(tables / "known_sources.csv").to_dict("records"):
         gaps = [interval(row[f"{term}_gap_lower_nats"], row[f"{term}_gap_upper_nats"]) for term in
                 ("modeling", "prior", "transform")]  # fmt: skip

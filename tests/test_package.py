@@ -100,7 +100,8 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["bdrate", "codec", "complexity", "curvature", "demo", "evaluation", "gaps", "training"]
+    "command",
+    ["bdrate", "codec", "complexity", "curvature", "demo", "evaluation", "gaps", "rate_distortion", "training"],
 )
 def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
     result = run("-m", f"rdgap.{command}", "--help", cwd=tmp_path, path=ROOT)

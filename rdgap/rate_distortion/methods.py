@@ -18,8 +18,8 @@ from .particles import particle_upper_bound
 from .sources import DiscreteSource, LaplaceAbsolute, Source, VectorSource
 
 METHODS = ("known", "ba", "mixture", "wgd", "dual", "nerd", "ntc")
-"""`known` closed forms or bounds; `ba` Blahut-Arimoto; upper bounds `mixture`, `wgd` (particles), `nerd`, `ntc` (a codec that
-is trained); `dual` lower bound."""
+"""`known` closed forms or bounds; `ba` Blahut-Arimoto; upper bounds `mixture`, `wgd` (particles), `nerd`, `ntc` (a
+codec that is trained); `dual` lower bound."""
 
 _MOST_MIXED = 128  # dimensions beyond which a mixture of full covariances takes minutes
 
@@ -61,8 +61,8 @@ def estimates(
     Args:
         source: Any source.
         lmbda: Nats per unit of distortion.
-        methods: Names among `METHODS`; `dual` takes `Gamma` from the mixture, or from the particles where the mixture is
-            not asked for.
+        methods: Names among `METHODS`; `dual` takes `Gamma` from the mixture, or from the particles where the mixture
+            is not asked for.
         generator: Source of all random numbers.
         effort: Sizes.
 

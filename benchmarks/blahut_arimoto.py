@@ -1,7 +1,7 @@
 """`blahut_arimoto` beside the textbook iteration in numpy, both until upper and lower bound differ by `TOLERANCE` nats.
 
-The other side is the iteration as one writes it: matrix products per lmbda, the kernel computed once, the same stop rule,
-checked in every step from the very product that the step needs anyway.
+The other side is the iteration as one writes it: matrix products per lmbda, the kernel computed once, the same stop
+rule, checked in every step from the very product that the step needs anyway.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from rdgap.rate_distortion import blahut_arimoto
 from rdgap.rate_distortion.sources import VectorSource, named_source
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 PROBLEMS = (("gaussian-1", 200, (0.3, 1.0, 3.0)), ("laplace", 200, (0.3, 1.0, 3.0)), ("sphere-2", 24, (5.0, 10.0)))
 
 

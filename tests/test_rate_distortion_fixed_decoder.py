@@ -135,7 +135,7 @@ def test_supremum_over_latents_is_that_of_a_fine_grid() -> None:
 def test_too_few_images_are_refused() -> None:
     codec, images, lmbda, _ = circle()
     generator = torch.Generator()
-    with pytest.raises(ValueError, match="at least 3 batches of 2 images"):
+    with pytest.raises(ValueError, match="at least 4 batches of 2 images"):
         fixed_decoder_bounds(codec, images[:5], torch.zeros(5), lmbda, generator=generator, batches=4)
     with pytest.raises(ValueError, match="must be one per image"):
         fixed_decoder_bounds(codec, images, torch.zeros(5), lmbda, generator=generator)

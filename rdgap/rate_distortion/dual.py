@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -30,7 +30,8 @@ from .sources import VectorSource
 
 _FLOORS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # shares of the samples that are raised
 _ASCENT = ((3, 64), (20, 8), (100, 1))  # steps, and how many of the best go on
-_PILOTS = 2
+PILOTS = 2
+"""Batches that serve for the floor and the first `alpha` alone."""
 
 
 @dataclass(kw_only=True)
@@ -102,21 +103,34 @@ def dual_lower_bound(
     def largest(x: Tensor, neg_log_u: Tensor) -> float:
         return log_supremum(x, neg_log_u - math.log(len(x)), precision, starts)
 
-    pilots = [(x, neg_log_gamma(x)) for x in (source.sample(batch, generator) for _ in range(_PILOTS))]
-    ceilings = torch.quantile(torch.cat([cost for _, cost in pilots]), 1 - torch.tensor(_FLOORS, dtype=torch.double))
-    trials = {
-        float(ceiling): [
-            (float(cost.clamp(max=ceiling).mean()), largest(x, cost.clamp(max=ceiling))) for x, cost in pilots
-        ]
-        for ceiling in ceilings
-    }
-    ceiling = max(trials, key=lambda each: sum(mean - log_largest for mean, log_largest in trials[each]))
-    running = Linearized(earlier=[log_largest for _, log_largest in trials[ceiling]])
+    pilots = [(x, neg_log_gamma(x)) for x in (source.sample(batch, generator) for _ in range(PILOTS))]
+    ceiling, running = start_running(pilots, largest)
     for _ in trange(batches, desc="dual", leave=False, disable=None):
         x = source.sample(batch, generator)
         neg_log_u = neg_log_gamma(x).clamp(max=ceiling)
         running.add(float(neg_log_u.mean()), largest(x, neg_log_u))
     return running.estimate("dual", lmbda, began)
+
+
+def start_running(
+    pilots: Sequence[tuple[Tensor, Tensor]], largest: Callable[[Tensor, Tensor], float]
+) -> tuple[float, Linearized]:
+    """Choose the ceiling of `-log u` that gives pilot batches the highest bound, and start the estimate with theirs.
+
+    Args:
+        pilots: Samples of a batch and their `-log Gamma`.
+        largest: `log C_k` of samples and their `-log u`.
+    """
+    shares = 1 - torch.tensor(_FLOORS, dtype=torch.double)
+    ceilings = torch.quantile(torch.cat([cost for _, cost in pilots]).double(), shares)
+    best, chosen, logs = -math.inf, math.inf, [0.0]
+    for ceiling in ceilings.tolist():
+        clamped = [(x, cost.clamp(max=ceiling)) for x, cost in pilots]
+        trial = [largest(x, cost) for x, cost in clamped]
+        bound = sum(float(cost.mean()) - log for (_, cost), log in zip(clamped, trial, strict=True))
+        if bound > best:
+            best, chosen, logs = bound, ceiling, trial
+    return chosen, Linearized(earlier=logs)
 
 
 def log_supremum(x: Tensor, log_weights: Tensor, precision: float, starts: Tensor | None = None) -> float:

@@ -24,7 +24,7 @@ from ..gaps.posterior import flatten
 from ..model import Codec, GenerativeCodec, Latents
 from ..objective import check_lmbda, kappa, reconstruct
 from .blahut_arimoto import Certified, blahut_arimoto
-from .dual import Linearized
+from .dual import PILOTS, start_running
 from .estimate import Estimate
 
 _KEPT, _ASCENT_STEPS, _LEARNING_RATE = 16, 100, 0.05
@@ -68,29 +68,29 @@ def fixed_decoder_bounds(
         neg_log_gamma_nats: `-log Gamma` of each, (images,), as an integral or an estimate.
         lmbda: Weight of the MSE (0..255 scale) in bits per pixel.
         generator: Source of the draws from the prior.
-        batches: Into which the images are divided, at least 2 beside the one that serves for `alpha`.
+        batches: Into which the images are divided, at least 4: two of them serve for the floor of `u` and for `alpha`.
 
     Raises:
         ValueError: If there are fewer than two images for each batch, or as many costs as images are not given.
     """
     check_lmbda(lmbda)
     began = time.perf_counter()
-    if batches < 3 or len(images) < 2 * batches:
-        raise ValueError(f"at least 3 batches of 2 images are needed, got {len(images)} images in {batches}.")
+    if batches < 4 or len(images) < 2 * batches:
+        raise ValueError(f"at least 4 batches of 2 images are needed, got {len(images)} images in {batches}.")
     if neg_log_gamma_nats.shape != (len(images),):
         raise ValueError(
             f"`neg_log_gamma_nats` must be one per image, got {tuple(neg_log_gamma_nats.shape)} for {len(images)}."
         )
     costs = neg_log_gamma_nats.double()
-    running: Linearized | None = None
-    groups = [rows for rows in torch.arange(len(images)).chunk(batches) if len(rows) > 1]
-    for rows in tqdm(groups, desc="fixed decoder", leave=False, disable=None):
-        largest = log_supremum_of_decoder(model, images[rows], costs[rows], lmbda, generator)
-        if running is None:
-            running = Linearized(earlier=[largest])
-        else:
-            running.add(float(costs[rows].mean()), largest)
-    assert running is not None
+
+    def largest(some: Tensor, neg_log_u: Tensor) -> float:
+        return log_supremum_of_decoder(model, some, neg_log_u, lmbda, generator)
+
+    groups = [(images[rows], costs[rows]) for rows in torch.arange(len(images)).chunk(batches)]
+    ceiling, running = start_running(groups[:PILOTS], largest)
+    for some, own in tqdm(groups[PILOTS:], desc="fixed decoder", leave=False, disable=None):
+        neg_log_u = own.clamp(max=ceiling)
+        running.add(float(neg_log_u.mean()), largest(some, neg_log_u))
     upper = Estimate(
         method="-log Gamma",
         side="upper",

@@ -15,7 +15,7 @@ from .mixture import mixture_upper_bound
 from .nerd import nerd_upper_bound
 from .ntc import operational_cost, train_codec
 from .particles import particle_upper_bound
-from .sources import DiscreteSource, LaplaceAbsolute, Source, VectorSource
+from .sources import DiscreteSource, Gaussian, LaplaceAbsolute, Source, VectorSource
 
 METHODS = ("known", "ba", "mixture", "wgd", "dual", "nerd", "ntc")
 """`known` closed forms or bounds; `ba` Blahut-Arimoto; upper bounds `mixture`, `wgd` (particles), `nerd`, `ntc` (a
@@ -86,7 +86,7 @@ def estimates(
                     sizes = {"batch": effort.batch, "batches": effort.batches}
                     found.append(dual_lower_bound(source, lmbda, evaluate, generator=generator, starts=starts, **sizes))
                 else:
-                    estimate, evaluate = _upper(source, lmbda, method, effort, generator)
+                    estimate, evaluate = upper_bound(source, lmbda, method, effort, generator)
                     found.append(estimate)
                     gamma = gamma or evaluate
         except RuntimeError as error:
@@ -130,23 +130,23 @@ def _gamma(
     source: VectorSource, lmbda: float, effort: Effort, generator: torch.Generator
 ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     method = "mixture" if source.dim <= _MOST_MIXED else "wgd"
-    evaluate = _upper(source, lmbda, method, effort, generator)[1]
+    evaluate = upper_bound(source, lmbda, method, effort, generator)[1]
     assert evaluate is not None
     return evaluate
 
 
-def _upper(
+def upper_bound(
     source: VectorSource, lmbda: float, method: str, effort: Effort, generator: torch.Generator
 ) -> tuple[Estimate, tuple[Callable[[Tensor], Tensor], Tensor] | None]:
     """Return an upper bound and, where there is one, its `-log Gamma` with the places where reproductions are."""
     if method == "mixture":
-        # A component takes a hundred samples and some for each dimension; a Gaussian needs a single one.
+        one = isinstance(source, Gaussian)  # is its own best component; a covariance takes many samples
         estimate, mixture = mixture_upper_bound(
             source,
             lmbda,
             generator=generator,
-            components=1 if source.name.startswith("gaussian") else effort.components,
-            training_samples=50_000 if source.dim > 100 else 20_000,
+            components=1 if one else effort.components,
+            training_samples=100_000 if one and source.dim > 100 else 20_000 if source.dim <= 100 else 50_000,
             samples=effort.samples,
         )
         return estimate, (mixture.neg_log_gamma, mixture.means)
@@ -162,7 +162,7 @@ def _upper(
         )
         return estimate, (lambda x: particles.neg_log_gamma(source, x), particles.points)
     if method == "nerd":
-        sizes = {"steps": effort.steps, "codewords": effort.codewords, "samples": effort.samples // 2}
+        sizes = {"steps": 4 * effort.steps, "codewords": effort.codewords, "samples": effort.samples // 2}
         return nerd_upper_bound(source, lmbda, generator=generator, **sizes), None
     codec = train_codec(source, lmbda, generator=generator, steps=effort.codec_steps)
     return operational_cost(codec, source, lmbda, generator=generator, samples=effort.samples), None

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from . import bd_rate, curvature
+from . import bd_rate, blahut_arimoto, curvature
 
 REPEATS = 7
 
@@ -24,7 +24,7 @@ def seconds(run: Callable[[], object]) -> float:
 def main() -> None:
     """Print a line per comparison."""
     print(f"{'what':46} {'here':>10} {'other':>10} {'other/here':>11}  disagreement")
-    for module in (bd_rate, curvature):
+    for module in (bd_rate, curvature, blahut_arimoto):
         for name, here, other, difference in module.comparisons():
             disagreement = difference(here(), other())  # also the warm-up
             times = [(seconds(here), seconds(other)) for _ in range(REPEATS)]

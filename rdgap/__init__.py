@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .model import Codec as Codec
     from .model import from_modules as from_modules
     from .objective import cost as cost
+    from .rate_distortion import blahut_arimoto as blahut_arimoto
+    from .rate_distortion import named_source as named_source
     from .training import train as train
     from .zoo import load_codec as load_codec
 
@@ -39,6 +41,8 @@ _HOMES = {
     "Codec": "model",
     "from_modules": "model",
     "cost": "objective",
+    "blahut_arimoto": "rate_distortion",
+    "named_source": "rate_distortion",
     "train": "training",
     "load_codec": "zoo",
 }

@@ -373,6 +373,25 @@ def curve_name(row: Mapping[Any, Any]) -> str:
     return f"{row['codec']} ({row['encoder']}, {row['encoder_steps']} steps)"
 
 
+RATE_DISTORTION: Schema = {
+    "source": Column(str),
+    "lmbda": Column(float, minimum=0),
+    "method": Column(str),
+    "side": Column(str, one_of=("exact", "upper", "lower", "estimate")),
+    "f_nats": Column(float, minimum=0),
+    "stderr_nats": Column(float, minimum=0),
+    "rate_nats": Column(float, may_be_nan=True),
+    "distortion": Column(float, minimum=0, may_be_nan=True),
+    "seed": Column(int),
+    "seconds": Column(float, minimum=0),
+}
+"""Points of rate-distortion functions; `rdgap.rate_distortion.Estimate` says what the columns are.
+
+lmbda: Nats per unit of the source's distortion.
+distortion: In that unit; empty where a bound belongs to no channel.
+"""
+
+
 def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     """Read a CSV table that has exactly the columns of `schema`, in any order; returned in that of `schema`.
 

@@ -106,7 +106,19 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["bdrate", "codec", "complexity", "curvature", "datasets", "demo", "encoding", "evaluation", "gaps", "training"],
+    [
+        "bdrate",
+        "codec",
+        "complexity",
+        "curvature",
+        "datasets",
+        "demo",
+        "encoding",
+        "evaluation",
+        "gaps",
+        "rate_distortion",
+        "training",
+    ],
 )
 def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
     result = run("-m", f"rdgap.{command}", "--help", cwd=tmp_path, path=ROOT)

@@ -174,8 +174,7 @@ def _loaded(source: Source, device: torch.device) -> Codec:
     if source.encoder:
         encoder = _imported("--encoder", source.encoder)
         return from_modules(_frozen(encoder, device), _frozen(decoder, device), _no_prior)
-    made = isinstance(decoder, Codec) and not isinstance(decoder, type)
-    codec = decoder if made else decoder()
+    codec = decoder if isinstance(decoder, Codec) and not isinstance(decoder, type) else decoder()
     if not isinstance(codec, Codec):
         raise ValueError(
             "`--decoder` without `--encoder` must name a codec (rdgap/model.py) or a function that returns one, "

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..model import Codec, Latents, from_modules
 from ..objective import kappa
+from ..rate_distortion.water_filling import water_filling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,5 +187,5 @@ def tau(lmbda: float) -> float:
 
 def _water_filling(covariance: Tensor, lmbda: float) -> float:
     """Return `inf I(X;Y) + tau/2 E|X - Y|^2` of a Gaussian: the water stands at `1 / tau` in each eigendirection."""
-    variances = tau(lmbda) * torch.linalg.eigvalsh(covariance)
-    return float(torch.where(variances > 1, 0.5 * (variances.clamp(min=1).log() + 1), 0.5 * variances).sum())
+    rate, sse = water_filling(torch.linalg.eigvalsh(covariance), 1 / tau(lmbda))
+    return rate + 0.5 * tau(lmbda) * sse

@@ -117,23 +117,27 @@ def _tables(options: argparse.Namespace) -> None:
             ("kodak_gaps", gaps_of, GAPS, wanted(lmbdas, paths, temperatures)),
         ):
             _complete(out / f"{name}.csv", work, schema, listed, executor)
-    gaps = pd.read_csv(out / "kodak_gaps.csv")
-    for name, frame in (("means", report.means(gaps)), ("differences", report.differences(gaps))):
-        with _files.replacing(out / f"kodak_gaps_{name}.csv") as temporary:
-            frame.to_csv(temporary, index=False, lineterminator="\n")
-    weights = {weights_name(*pair): _sha256(*pair) for pair in product(models, lmbdas)}
-    provenance = {
-        "command": "python analysis/kodak_gaps.py --images KODAK",
-        "settings": {"crop": CROP, "seed": SEED, "chains": CHAINS, "temperatures": temperatures}
-        | {"fit_steps": fit_steps, "slopes": "bfloat16", "energies": "float32, summed in float64"},
-        "weights_sha256": weights,
-        "torch": torch.__version__,
-    }
-    _files.write_text(out / "kodak_gaps.json", json.dumps(provenance, indent=2) + "\n")
+    _summarise(out, list(product(models, lmbdas)), temperatures, fit_steps)
     if not options.smoke:
         before, rest = README.read_text(encoding="utf-8").split(BEGIN)
         _files.write_text(README, f"{before}{BEGIN}\n{markdown(out)}\n{END}{rest.split(END)[1]}")
     print(f"tables in {out}")
+
+
+def _summarise(out: Path, codecs: Sequence[tuple[str, float]], temperatures: int, fit_steps: int) -> None:
+    """Write means, differences and provenance of what is in the tables."""
+    gaps = read_table(out / "kodak_gaps.csv", GAPS)
+    for name, frame in (("means", report.means(gaps)), ("differences", report.differences(gaps))):
+        with _files.replacing(out / f"kodak_gaps_{name}.csv") as temporary:
+            frame.to_csv(temporary, index=False, lineterminator="\n")
+    provenance = {
+        "command": "python analysis/kodak_gaps.py --images KODAK",
+        "settings": {"crop": CROP, "seed": SEED, "chains": CHAINS, "temperatures": temperatures}
+        | {"fit_steps": fit_steps, "slopes": "bfloat16", "energies": "float32, summed in float64"},
+        "weights_sha256": {weights_name(*codec): _sha256(*codec) for codec in codecs},
+        "torch": torch.__version__,
+    }
+    _files.write_text(out / "kodak_gaps.json", json.dumps(provenance, indent=2) + "\n")
 
 
 def markdown(tables: Path) -> str:

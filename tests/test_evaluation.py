@@ -191,9 +191,9 @@ def small_table(**changes):
         ("toy", 0.01, "b", 400, 600.0, "estimated", 50.0, 31.0, math.nan),
     ]
     names = ["codec", "setting", "image", "num_pixels", "bits", "rate_kind", "mse", "psnr_db", "ms_ssim"]
-    return pd.DataFrame(rows, columns=names).assign(**{"dataset": "d", "encoder": "own", "encoder_steps": 0} | changes)[
-        list(EVALUATION)
-    ]
+    return pd.DataFrame(rows, columns=names).assign(
+        **{"dataset": "d", "encoder": "own", "encoder_steps": 0, "lpips": math.nan} | changes
+    )[list(EVALUATION)]
 
 
 def test_averages_are_means_of_ratios_and_of_decibels():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tables import curve_name
+from ..tables import EVALUATION, curve_name
 from .delta import RDCurve
 from .measures import MeasureName, measure_called, quality_of
 
@@ -123,7 +123,8 @@ def codec_grids(table: pd.DataFrame, measure: MeasureName = "psnr") -> dict[str,
             images), mixes data sets, has an image of changing size, or was not measured by `measure`.
     """
     of_measure = measure_called(measure)
-    if of_measure.column not in table or bool(table[of_measure.column].isna().to_numpy().all()):
+    may_be_missing = EVALUATION[of_measure.column].default is not None
+    if of_measure.column not in table or (may_be_missing and table[of_measure.column].isna().to_numpy().all()):
         raise ValueError(
             f"The table must have {of_measure.label} to compare it, got none; `python -m rdgap.evaluation --help` "
             "tells how to measure it."

@@ -21,30 +21,23 @@ import hashlib
 import json
 import os
 import sys
-import time
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import cache
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from rdgap import _cli, _files
-from rdgap.gaps import Posterior, bidirectional, fit_gaussian, jobs, report, simulate
+from rdgap.gaps import report
 from rdgap.gaps.ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
-from rdgap.gaps.jobs import Settings
-from rdgap.images import image_paths, random_crop, read_image
-from rdgap.ntc import NTCCodec
-from rdgap.objective import nats_to_bpp
+from rdgap.gaps.jobs import Job, Settings, measure, measure_both_sides
+from rdgap.images import image_paths
 from rdgap.parallel import map_images
-from rdgap.tables import GAPS, write_table
-from rdgap.zoo import load_codec, model_directory, weights_name
+from rdgap.tables import BOTH_SIDES, GAPS, Schema, read_table, write_table
+from rdgap.zoo import model_directory, weights_name
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "analysis" / "tables"
@@ -59,87 +52,33 @@ SIMULATED = 6  # crops per model
 DOUBLED_STRIDE = 8  # every eighth crop, with twice the temperatures
 
 
-@dataclass(frozen=True)
-class Job:
-    """One model at one lmbda on one image."""
-
-    model: str
-    lmbda: float
-    image: Path
-    temperatures: int
-    fit_steps: int
-
-    @property
-    def generator(self) -> torch.Generator:
-        """Random numbers that do not depend on the other jobs."""
-        return torch.Generator().manual_seed(SEED + zlib.crc32(self.image.name.encode()))
-
-    @property
-    def codec(self) -> NTCCodec:
-        """The trained codec."""
-        return _loaded(self.model, self.lmbda)
-
-    @property
-    def crop(self) -> Tensor:
-        """The one fixed crop of the image, (1, 3, 64, 64)."""
-        return random_crop(read_image(self.image), CROP, self.generator)[None]
-
-    @property
-    def labels(self) -> dict[str, object]:
-        """What identifies the row."""
-        return {"model": self.model, "lmbda": self.lmbda, "image": self.image.stem}
-
-
-@cache
-def _loaded(model: str, lmbda: float) -> NTCCodec:
-    return load_codec(model, lmbda)
-
-
-def measure_gaps(job: Job) -> dict[str, object]:
-    """Decompose the cost of one crop, as `python -m rdgap.gaps` does."""
-    torch.set_num_threads(1)
+def job_of(model: str, lmbda: float, image: Path, temperatures: int, fit_steps: int) -> Job:
+    """One model at one lmbda on one image, in a job of its own, so that no measurement depends on another."""
     settings = Settings(
         crop=CROP,
         seed=SEED,
         chains=CHAINS,
-        temperatures=job.temperatures,
+        temperatures=temperatures,
         leapfrog_steps=LEAPFROG_STEPS,
         target_acceptance=TARGET_ACCEPTANCE,
-        fit_steps=job.fit_steps,
+        fit_steps=fit_steps,
         samples=64,
         batch=16,
         bf16=True,
     )
-    alone = jobs.Job(model=job.model, lmbda=job.lmbda, paths=(job.image,), settings=settings, device="cpu")
-    return jobs.measure(alone).to_dict("records")[0]
+    return Job(model=model, lmbda=lmbda, paths=(image,), settings=settings, device="cpu")
 
 
-def measure_both_sides(job: Job) -> dict[str, object]:
-    """Bound `-log Gamma` of a crop simulated from the model; the photograph gives its name to the random numbers."""
+def gaps_of(job: Job) -> pd.DataFrame:
+    """Decompose the cost of one crop, as `python -m rdgap.gaps` does, on one core."""
     torch.set_num_threads(1)
-    began, generator = time.perf_counter(), job.generator
-    images, latents = simulate(job.codec, job.crop, job.lmbda, generator)
-    posterior = Posterior(job.codec, images, job.lmbda, batch=16, bf16=True)
-    base = fit_gaussian(posterior, steps=job.fit_steps, generator=generator)
-    sides = bidirectional(posterior, latents, base, chains=CHAINS, temperatures=job.temperatures, generator=generator)
-    amounts = {
-        "neg_log_gamma_upper_bpp": sides.neg_log_gamma_upper_nats,
-        "neg_log_gamma_lower_bpp": sides.neg_log_gamma_lower_nats,
-        "bidirectional_gap_bpp": sides.gap_nats,
-        "bidirectional_gap_stderr_bpp": sides.gap_stderr_nats,
-    }
-    return (
-        job.labels
-        | {"num_pixels": posterior.num_pixels}
-        | {name: float(nats_to_bpp(nats, posterior.num_pixels)) for name, nats in amounts.items()}
-        | {
-            "acceptance": float(sides.forward.acceptance),
-            "reverse_acceptance": float(sides.reverse_acceptance),
-            "chains": CHAINS,
-            "temperatures": job.temperatures,
-            "seconds": time.perf_counter() - began,
-        }
-    )
+    return measure(job)
+
+
+def both_sides_of(job: Job) -> pd.DataFrame:
+    """Bound `-log Gamma` of a crop simulated from the model on both sides, on one core."""
+    torch.set_num_threads(1)
+    return measure_both_sides(job)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -163,16 +102,21 @@ def _tables(options: argparse.Namespace) -> None:
 
     def wanted(lmbdas: Sequence[float], paths: Sequence[Path], temperatures: int) -> list[Job]:
         ordered = product(paths, lmbdas, models)  # stopped early, it has measured all models on the same crops
-        return [Job(model, lmbda, path, temperatures, fit_steps) for path, lmbda, model in ordered]
+        return [job_of(model, lmbda, path, temperatures, fit_steps) for path, lmbda, model in ordered]
 
     with ProcessPoolExecutor(options.jobs) as executor:
-        for name, measure, listed in (
-            ("kodak_gaps", measure_gaps, wanted(lmbdas[:1], paths, temperatures)),
-            ("kodak_gaps_bidirectional", measure_both_sides, wanted(lmbdas[:1], paths[:SIMULATED], temperatures)),
-            ("kodak_gaps_doubled", measure_gaps, wanted(lmbdas[:1], paths[::DOUBLED_STRIDE], 2 * temperatures)),
-            ("kodak_gaps", measure_gaps, wanted(lmbdas, paths, temperatures)),
+        for name, work, schema, listed in (
+            (
+                "kodak_gaps_bidirectional",
+                both_sides_of,
+                BOTH_SIDES,
+                wanted(lmbdas[:1], paths[:SIMULATED], temperatures),
+            ),
+            ("kodak_gaps", gaps_of, GAPS, wanted(lmbdas[:1], paths, temperatures)),
+            ("kodak_gaps_doubled", gaps_of, GAPS, wanted(lmbdas[:1], paths[::DOUBLED_STRIDE], 2 * temperatures)),
+            ("kodak_gaps", gaps_of, GAPS, wanted(lmbdas, paths, temperatures)),
         ):
-            _complete(out / f"{name}.csv", measure, listed, executor)
+            _complete(out / f"{name}.csv", work, schema, listed, executor)
     gaps = pd.read_csv(out / "kodak_gaps.csv")
     for name, frame in (("means", report.means(gaps)), ("differences", report.differences(gaps))):
         with _files.replacing(out / f"kodak_gaps_{name}.csv") as temporary:
@@ -233,21 +177,19 @@ def markdown(tables: Path) -> str:
 
 
 def _complete(
-    table: Path, measure: Callable[[Job], dict[str, object]], jobs: Sequence[Job], executor: ProcessPoolExecutor
+    table: Path,
+    work: Callable[[Job], pd.DataFrame],
+    schema: Schema,
+    jobs: Sequence[Job],
+    executor: ProcessPoolExecutor,
 ) -> None:
     """Measure the jobs whose rows are not in the table yet; every finished row is kept at once."""
-    rows = pd.read_csv(table).to_dict("records") if table.exists() else []
-    keys = ("model", "lmbda", "image")
-    done = {tuple(row[key] for key in keys) for row in rows}
-    missing = [job for job in jobs if tuple(job.labels.values()) not in done]
-    for row in map_images(measure, missing, executor=executor, description=table.stem):
-        rows.append({str(name): entry for name, entry in row.items()})
-        frame = pd.DataFrame(rows)
-        if measure is measure_gaps:
-            write_table(table, frame, GAPS)
-            continue
-        with _files.replacing(table) as temporary:
-            frame.sort_values(list(keys)).to_csv(temporary, index=False, lineterminator="\n")
+    frames = [read_table(table, schema)] if table.exists() else []
+    done = {key for frame in frames for key in frame[["model", "lmbda", "image"]].itertuples(index=False, name=None)}
+    missing = [job for job in jobs if (job.model, job.lmbda, job.paths[0].stem) not in done]
+    for frame in map_images(work, missing, executor=executor, in_order=False, description=table.stem):
+        frames.append(frame)
+        write_table(table, pd.concat(frames), schema)
 
 
 def _sha256(model: str, lmbda: float) -> str:

@@ -168,6 +168,24 @@ bf16: 1 where the search followed slopes in bfloat16, else 0; costs are in float
 seconds: Wall-clock time of the image, an equal share of that of the images searched together.
 """
 
+BOTH_SIDES: Schema = {
+    **_MEASURED,
+    "neg_log_gamma_upper_bpp": Column(float),
+    "neg_log_gamma_lower_bpp": Column(float),
+    "bidirectional_gap_bpp": Column(float),
+    "bidirectional_gap_stderr_bpp": Column(float, minimum=0),
+    "acceptance": Column(float, minimum=0),
+    "reverse_acceptance": Column(float, minimum=0),
+    **_SETTINGS,
+}
+"""Bounds of `-log Gamma` from both sides, in expectation, of images drawn from each codec itself.
+
+image: Name of the photograph whose random numbers and size were used, nothing else of it.
+acceptance: Of the moves towards the posterior; `reverse_acceptance` of those away from it.
+
+The other columns are those of `GAPS`; `samples` has no part in it.
+"""
+
 ROUNDED: Schema = {
     **_MEASURED,
     "rounded_bpp": Column(float),

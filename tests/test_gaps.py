@@ -17,12 +17,14 @@ from rdgap.gaps import (
     SourceBounds,
     anneal,
     bidirectional,
+    both_sides,
     decompose,
     fit_box,
     fit_gaussian,
     ideal_curve,
     importance_bound,
     simulate,
+    widen,
 )
 from rdgap.gaps.ais import AnnealedEstimate, Kernel, sigmoid_schedule
 from rdgap.gaps.hmc import transition
@@ -426,6 +428,76 @@ def test_mean_of_exponentiated_reverse_weights_is_one_over_gamma_even_with_few_t
         assert stderr < 0.02
         assert abs(float(ratios.mean()) - 1) < 5 * stderr
         assert float(sums.std()) > 0.1
+
+
+def test_both_sides_are_those_of_images_drawn_from_the_codec() -> None:
+    toy, shape = linear_toy(6, 12, seed=0), torch.zeros(2, 1, 1, 12, dtype=torch.double)
+    images, _ = simulate(toy, shape, LMBDA, seeded(0))
+    sides = both_sides(toy, shape, LMBDA, generator=seeded(0), chains=64, temperatures=100, fit_steps=300, batch=10_000)
+    truth = toy.neg_log_gamma(images, LMBDA)
+    assert_agrees(sides.neg_log_gamma_upper_nats, sides.forward.stderr_nats, truth)
+    assert_agrees(sides.neg_log_gamma_lower_nats, sides.gap_stderr_nats, truth, relative=0.01)
+
+
+# a base that reaches as far as the posterior
+
+
+def ridge_toy() -> LinearGaussian:
+    """The first two latents of eight have the same effect: their sum is well known, their difference as wide."""
+    basis = 0.05 * torch.linalg.qr(torch.randn(10, 8, dtype=torch.double, generator=seeded(2))).Q
+    basis[:, 1] = basis[:, 0]
+    return LinearGaussian(
+        matrix=basis,
+        bias=torch.full((10,), 0.5, dtype=torch.double),
+        mean=torch.zeros(8, dtype=torch.double),
+        covariance=16 * torch.eye(8, dtype=torch.double),
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_pilot_finds_the_ridge_of_latents_that_move_together_and_leaves_the_others(seed: int) -> None:
+    toy = ridge_toy()
+    posterior, images = posterior_of(toy)
+    fitted = best_diagonal(toy, images, LMBDA)
+    wide = widen(posterior, fitted, generator=seeded(seed))
+    scale = torch.diag_embed(wide.log_std.exp())
+    covariance = scale @ (torch.eye(8, dtype=torch.double) + wide.factor @ wide.factor.mT) @ scale
+    ridge = torch.zeros(8, dtype=torch.double)
+    ridge[0], ridge[1] = 0.5**0.5, -(0.5**0.5)
+    # Truth 16; the fit says 0.4. A pilot of few points knows it within a factor.
+    found = torch.einsum("i,nij,j->n", ridge, covariance, ridge)
+    assert ((found > 16 / 4) & (found < 16 * 4)).all()
+    torch.testing.assert_close(wide.log_std, fitted.log_std)
+    assert (wide.factor[:, 2:] == 0).all()
+    torch.testing.assert_close(wide.mean[:, 2:], fitted.mean[:, 2:])
+    assert (wide.mean[:, :2] != fitted.mean[:, :2]).all()
+
+
+def test_both_bounds_are_tighter_from_the_widened_base() -> None:
+    toy, generator = ridge_toy(), seeded(0)
+    images, latents = simulate(toy, torch.zeros(8, 1, 1, 10, dtype=torch.double), LMBDA, generator)
+    posterior = Posterior(toy, images, LMBDA, batch=10_000)
+    fitted = best_diagonal(toy, images, LMBDA)
+    bases = (fitted, widen(posterior, fitted, generator=generator))
+    narrow, wide = (
+        bidirectional(posterior, latents, base, chains=32, temperatures=20, generator=generator).gap_nats.mean()
+        for base in bases
+    )
+    assert float(wide) < 0.5 * float(narrow)
+
+
+def test_pilot_changes_nothing_where_latents_are_independent() -> None:
+    scale = torch.tensor([0.5, 2.0], dtype=torch.double)
+    toy = replace(linear_toy(2, 2, seed=0), matrix=torch.diag(0.02 * scale), covariance=torch.diag(scale))
+    posterior, images = posterior_of(toy)
+    fitted = best_diagonal(toy, images, LMBDA)
+    assert_same_fields(widen(posterior, fitted, generator=seeded(0)), fitted)
+
+
+def test_pilot_refuses_a_base_with_a_factor() -> None:
+    posterior, _ = posterior_of(linear_toy(5, 5, seed=3))
+    with pytest.raises(ValueError, match="`base` must be a diagonal Gaussian, got one with a factor of rank 1"):
+        widen(posterior, random_gaussian(2, 5, 1), generator=seeded(0))
 
 
 # the curve of the ideal channel

@@ -20,7 +20,7 @@ from rdgap.gaps import __main__ as command
 from rdgap.gaps import decompose, jobs
 from rdgap.gaps.report import differences, means
 from rdgap.model import Codec, from_modules
-from rdgap.tables import GAPS, ROUNDED, read_table
+from rdgap.tables import BOTH_SIDES, GAPS, ROUNDED, read_table
 
 from ._toys import patch_means
 
@@ -59,12 +59,13 @@ def _toy_zoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def wide_patch_means() -> Codec:
-    """As `patch_means`, with another prior."""
+    """As `patch_means`, with another prior, which can be sampled."""
     toy, normal = patch_means(), torch.distributions.Normal(0.0, 4.0)
     return from_modules(
         lambda images: toy.infer(images)[0],
         lambda latents: toy.decode((latents,)),
         lambda latents: normal.log_prob(latents).sum((1, 2, 3)),
+        lambda like, generator: 4 * torch.randn(like.shape, generator=generator),
     )
 
 
@@ -370,6 +371,37 @@ def test_the_rounded_codec_gets_a_table_of_its_own_and_goes_on_with_it(
     assert command.main(arguments) == 0
     assert file.read_bytes() == before
     assert command.main([*arguments, "--csv", str(file)]) == 2
+
+
+@pytest.mark.usefixtures("_toy_zoo")
+def test_both_sides_get_a_table_of_their_own_which_holds_their_gap(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, content = tmp_path / "sides.csv", tmp_path / "sides.json"
+    arguments = [str(folder), "--crop", "8", "--model", "wide", *QUICK]
+    arguments += ["--both-sides", str(file), "--json", str(content)]
+    assert command.main(arguments) == 0
+    table = read_table(file, BOTH_SIDES)
+    assert list(table.image) == list("abcde")
+    apart = table.neg_log_gamma_upper_bpp - table.neg_log_gamma_lower_bpp
+    assert list(table.bidirectional_gap_bpp) == pytest.approx(list(apart))
+    # Four latents, 64 pixels: the bounds are close, and their errors say how close.
+    assert (apart.abs() < 5 * table.bidirectional_gap_stderr_bpp + 0.01).all()
+    assert (table.bidirectional_gap_stderr_bpp < 0.05).all()
+    assert f"{apart.max():.4f}±" in capsys.readouterr().out
+    assert len(json.loads(content.read_text())["both_sides"]) == 5
+    before = file.read_bytes()
+    assert command.main(arguments) == 0
+    assert file.read_bytes() == before
+
+
+@pytest.mark.usefixtures("_toy_zoo")
+def test_both_sides_of_a_codec_that_cannot_be_sampled_are_refused_before_the_work(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(folder), "--model", "flat", "--both-sides", str(tmp_path / "sides.csv")]
+    assert command.main(arguments) == 2
+    _is_one_line(capsys.readouterr(), "`--both-sides` needs a codec with `sample_prior`, got flat")
 
 
 def _is_one_line(captured: tuple[str, str], message: str) -> None:

@@ -49,7 +49,7 @@ class Method:
     learning_rate: float = 5e-3
 
     def default_learning_rate(self, steps: int) -> float:
-        """Return the step size for `steps`: times `sqrt(3000 / steps)`, so that a random walk of any length goes as far.
+        """Return the step size for `steps`, times `sqrt(3000 / steps)`: a random walk of any length goes as far.
 
         At most five times, beyond which single steps are too large to end anywhere.
         """

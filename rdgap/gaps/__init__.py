@@ -4,6 +4,7 @@ from .ais import AnnealedEstimate as AnnealedEstimate
 from .ais import anneal as anneal
 from .bidirectional import BidirectionalEstimate as BidirectionalEstimate
 from .bidirectional import bidirectional as bidirectional
+from .bidirectional import both_sides as both_sides
 from .bidirectional import simulate as simulate
 from .curve import IdealCurve as IdealCurve
 from .curve import ideal_curve as ideal_curve
@@ -16,6 +17,7 @@ from .lattice import RoundedDecomposition as RoundedDecomposition
 from .lattice import decompose_rounded as decompose_rounded
 from .oracles import fine_tune as fine_tune
 from .oracles import refit_prior as refit_prior
+from .pilot import widen as widen
 from .posterior import Posterior as Posterior
 from .variational import Box as Box
 from .variational import Gaussian as Gaussian

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import _cli, _files, _jobs, _plots
-from ..tables import GAPS, ROUNDED, Schema
+from ..model import GenerativeCodec
+from ..tables import BOTH_SIDES, GAPS, ROUNDED, Schema
 from ..zoo import load_codec
 from .ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
-from .jobs import Job, Settings, groups, measure, measure_rounded
-from .report import differences, draw, format_report, format_rounded, means
+from .jobs import Job, Settings, groups, measure, measure_both_sides, measure_rounded
+from .report import differences, draw, format_both_sides, format_report, format_rounded, means
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _cli.add_output(
         arguments, "--rounded", "the gaps of the hard-rounded codec, a model of its own, as a second table like --csv"
     )
+    _cli.add_output(
+        arguments,
+        "--both-sides",
+        "how far -log Gamma may be off with these settings: bounds from both sides of images drawn from the codecs "
+        "themselves, as many and of the size of the given ones, as a table like --csv",
+    )
     _cli.add_output(arguments, "--json", "settings, images, means and differences")
     _cli.add_plot(arguments, "the costs as stacked bars: of each image, or means of several models or lmbdas")
     return _cli.run(_body, arguments, argv)
@@ -78,28 +85,37 @@ def _body(options: argparse.Namespace) -> None:
     settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
     paths = _jobs.checked_paths(options)
     for model, lmbda in product(options.model, options.lmbda):
-        load_codec(model, lmbda)
+        codec = load_codec(model, lmbda)
+        if options.both_sides and not isinstance(codec, GenerativeCodec):
+            raise ValueError(f"`--both-sides` needs a codec with `sample_prior`, got {model}, which has none.")
     if not options.cluster:
         _cli.device(options.device)
+    apart = [  # tables of models of their own, asked for by a file
+        (options.rounded, measure_rounded, ROUNDED, format_rounded),
+        (options.both_sides, measure_both_sides, BOTH_SIDES, format_both_sides),
+    ]
+    _jobs.check_distinct("output files", [file for file in (options.csv, options.rounded, options.both_sides) if file])
     kept = _jobs.kept_rows(options.csv, settings.columns, GAPS)
-    kept_rounded = _jobs.kept_rows(options.rounded, settings.columns, ROUNDED)
-    if options.rounded and options.rounded == options.csv:
-        raise ValueError(f"`--rounded` and `--csv` must be two files, got {options.csv} for both.")
+    kept_apart = [_jobs.kept_rows(file, settings.columns, schema) for file, _, schema, _ in apart]
 
     together = list(groups(paths, settings))
     table = _measure(options, settings, together, kept, measure, GAPS, options.csv)
     print(format_report(table))
-    rounded = None
-    if options.rounded:
-        rounded = _measure(options, settings, together, kept_rounded, measure_rounded, ROUNDED, options.rounded)
-        print(f"\n{format_rounded(rounded)}")
+    records: list[list[Mapping[str, object]]] = []
+    for (file, work, schema, formatted), rows in zip(apart, kept_apart, strict=True):
+        records.append([])
+        if file:
+            measured = _measure(options, settings, together, rows, work, schema, file)
+            print(f"\n{formatted(measured)}")
+            records[-1] = _records(measured)
     if options.json:
         content = {
             "settings": settings.columns,
             "images": _records(table),
             "means": _records(means(table)),
             "differences": _records(differences(table)),
-            "rounded": [] if rounded is None else _records(rounded),
+            "rounded": records[0],
+            "both_sides": records[1],
         }
         _files.write_json(options.json, content)
     if options.plot:

@@ -25,7 +25,7 @@ from .posterior import Posterior
 from .variational import Gaussian
 
 _STEEPNESS = 2.0  # of the sigmoid schedule: small steps near both ends
-_ADAPTATION_RATE = 0.3
+ADAPTATION_RATE = 0.3
 LEAPFROG_STEPS = 5
 TARGET_ACCEPTANCE = 0.7
 
@@ -168,17 +168,21 @@ def tune(
     generator: torch.Generator,
 ) -> Kernel:
     """Walk along the path once and find step sizes that are accepted as often as asked."""
-    _, images, dim = state.points.shape
-    step_size = torch.full((images,), dim**-0.25, dtype=torch.double, device=state.points.device)
-    step_sizes = []
+    step_size, step_sizes = first_step_size(state), []
     for beta in tqdm(betas[1:], desc="step sizes", leave=False, disable=None):
         move = transition(
             state, path, beta=beta, step_size=step_size, leapfrog_steps=leapfrog_steps, generator=generator
         )
         state = move.state
-        step_size = step_size * (_ADAPTATION_RATE * (move.probability.mean(0) - target_acceptance)).exp()
+        step_size = step_size * (ADAPTATION_RATE * (move.probability.mean(0) - target_acceptance)).exp()
         step_sizes.append(step_size)
     return Kernel(betas=tuple(betas), step_sizes=torch.stack(step_sizes), leapfrog_steps=leapfrog_steps)
+
+
+def first_step_size(state: State) -> Tensor:
+    """Return where tuning starts, (images,): what suits a standard normal of as many latents."""
+    _, images, dim = state.points.shape
+    return torch.full((images,), dim**-0.25, dtype=torch.double, device=state.points.device)
 
 
 def walk_up(path: AnnealingPath, state: State, kernel: Kernel, generator: torch.Generator) -> Walk:

@@ -26,8 +26,9 @@ from .ais import (
 )
 from .hmc import transition
 from .path import GaussianPath
+from .pilot import widen
 from .posterior import Posterior, flatten
-from .variational import Gaussian
+from .variational import Gaussian, fit_gaussian
 
 _SPREADING_MOVES = 5  # of the exact sample, so that the reverse chains do not all start at one point
 
@@ -66,6 +67,60 @@ class BidirectionalEstimate:
     def gap_stderr_nats(self) -> Tensor:
         """Jackknife standard error of the gap over the chains, (images,)."""
         return torch.hypot(self.forward.stderr_nats, jackknife_stderr(self.lower_sums_nats))
+
+
+def both_sides(
+    model: Codec,
+    images: Tensor,
+    lmbda: float,
+    *,
+    generator: torch.Generator,
+    chains: int,
+    temperatures: int,
+    leapfrog_steps: int = LEAPFROG_STEPS,
+    target_acceptance: float = TARGET_ACCEPTANCE,
+    fit_steps: int,
+    batch: int,
+    bf16: bool = False,
+) -> BidirectionalEstimate:
+    """Bound `-log Gamma` from both sides, for images drawn from the model, in the very way of `decompose`.
+
+    The gap between the bounds says what `decompose` may be wrong by with the same settings, as far as images drawn from
+    the model are like the real ones.
+
+    Args:
+        model: A codec whose prior can be sampled.
+        images: (images, channels, height, width); only their number and size matter.
+        lmbda: Weight of the MSE (0..255 scale) in bits per pixel.
+        generator: Source of all random numbers.
+        chains: As in `decompose`, and so are the others.
+        temperatures: Steps along the path.
+        leapfrog_steps: Per HMC move.
+        target_acceptance: Of HMC.
+        fit_steps: Of the Gaussian.
+        batch: Most latents that are decoded at a time.
+        bf16: Let fits and HMC follow slopes in bfloat16.
+
+    Raises:
+        ValueError: If the codec has no `sample_prior`.
+        RuntimeError: If an estimate is not finite.
+    """
+    simulated, latents = simulate(model, images, lmbda, generator)
+    posterior = Posterior(model, simulated, lmbda, batch=batch, bf16=bf16)
+    base = widen(posterior, fit_gaussian(posterior, steps=fit_steps, generator=generator), generator=generator)
+    estimate = bidirectional(
+        posterior,
+        latents,
+        base,
+        chains=chains,
+        temperatures=temperatures,
+        generator=generator,
+        leapfrog_steps=leapfrog_steps,
+        target_acceptance=target_acceptance,
+    )
+    if not estimate.gap_nats.isfinite().all():
+        raise RuntimeError("The bounds on both sides of `-log Gamma` are not finite for all simulated images.")
+    return estimate
 
 
 def simulate(model: Codec, images: Tensor, lmbda: float, generator: torch.Generator) -> tuple[Tensor, Latents]:

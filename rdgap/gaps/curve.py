@@ -29,6 +29,7 @@ from .ais import (
     walk_up,
 )
 from .path import LmbdaPath
+from .pilot import widen
 from .posterior import Posterior
 from .variational import fit_gaussian
 
@@ -113,7 +114,7 @@ def ideal_curve(
     smallest, largest = rising[0], rising[-1]
     lowest = Posterior(model, images, smallest, batch=batch, bf16=bf16)
     highest = Posterior(model, images, largest, batch=batch, bf16=bf16)
-    base = fit_gaussian(lowest, steps=fit_steps, generator=generator)
+    base = widen(lowest, fit_gaussian(lowest, steps=fit_steps, generator=generator), generator=generator)
     settings = {"leapfrog_steps": LEAPFROG_STEPS, "target_acceptance": TARGET_ACCEPTANCE}
 
     estimate = anneal(lowest, base, chains=chains, temperatures=temperatures, generator=generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from .. import _cli
 from .._jobs import equal_sizes
 from ..images import random_crop, read_image
 from ..ntc import NTCCodec
+from ..objective import nats_to_bpp
 from ..zoo import load_codec
+from .bidirectional import both_sides
 from .decomposition import decompose
 from .lattice import decompose_rounded
 
@@ -101,6 +104,44 @@ def measure_rounded(job: Job) -> pd.DataFrame:
         bf16=settings.bf16,
     )
     return _labelled(gaps.to_frame(), job)
+
+
+def measure_both_sides(job: Job) -> pd.DataFrame:
+    """Bound `-log Gamma` on both sides for images drawn from the codec, as many and of the size of the job's.
+
+    One row per image with the columns `rdgap.tables.BOTH_SIDES`; the photograph gives the row its name and its random
+    numbers, nothing else.
+    """
+    import pandas as pd
+
+    settings, began = job.settings, time.perf_counter()
+    codec, images, generator = _prepared(job)
+    sides = both_sides(
+        codec,
+        images,
+        job.lmbda,
+        generator=generator,
+        chains=settings.chains,
+        temperatures=settings.temperatures,
+        leapfrog_steps=settings.leapfrog_steps,
+        target_acceptance=settings.target_acceptance,
+        fit_steps=settings.fit_steps,
+        batch=settings.batch,
+        bf16=settings.bf16,
+    )
+    num_pixels = images.shape[-2] * images.shape[-1]
+    nats = {
+        "neg_log_gamma_upper_bpp": sides.neg_log_gamma_upper_nats,
+        "neg_log_gamma_lower_bpp": sides.neg_log_gamma_lower_nats,
+        "bidirectional_gap_bpp": sides.gap_nats,
+        "bidirectional_gap_stderr_bpp": sides.gap_stderr_nats,
+    }
+    frame = pd.DataFrame({name: nats_to_bpp(amount, num_pixels).cpu().numpy() for name, amount in nats.items()})
+    frame["acceptance"] = sides.forward.acceptance.cpu().numpy()
+    frame["reverse_acceptance"] = sides.reverse_acceptance.cpu().numpy()
+    frame["num_pixels"], frame["lmbda"] = num_pixels, job.lmbda
+    frame["seconds"] = (time.perf_counter() - began) / len(job.paths)
+    return _labelled(frame, job)
 
 
 def _prepared(job: Job) -> tuple[NTCCodec, Tensor, torch.Generator]:

@@ -219,6 +219,21 @@ def format_rounded(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def format_both_sides(table: pd.DataFrame) -> str:
+    """Return what the command prints of images drawn from the codecs: means of both bounds, mean and largest gap."""
+    lines = [
+        "how far -log Gamma may be off: images drawn from the codec itself, bounds of -log Gamma in bits per pixel",
+        f"{'':32}{'upper (E)':>12}{'lower (E)':>12}{'mean gap':>16}{'largest gap':>16}",
+    ]
+    for _, rows in table.groupby(["lmbda", "model"], sort=False):
+        upper, lower = (_column(rows, f"neg_log_gamma_{side}_bpp").mean() for side in ("upper", "lower"))
+        gaps, stderrs = _column(rows, "bidirectional_gap_bpp"), _column(rows, "bidirectional_gap_stderr_bpp")
+        mean = f"{gaps.mean():.4f}±{np.linalg.norm(stderrs) / len(rows):.4f}"
+        largest = f"{gaps.max():.4f}±{stderrs[gaps.argmax()]:.4f}"
+        lines.append(f"{_codec(rows.iloc[0].to_dict()):32}{upper:>12.4f}{lower:>12.4f}{mean:>16}{largest:>16}")
+    return "\n".join(lines)
+
+
 def draw(table: pd.DataFrame) -> Figure:
     """Draw costs as stacked bars, one per image for one codec at one lmbda, else means of each.
 

@@ -138,6 +138,7 @@ def test_the_schedule_is_the_papers_and_shorter_ones_pass_through_all_of_it() ->
     assert temperature(220, 300) == pytest.approx(0.5 * math.exp(-1))
     assert METHODS["sga"].default_learning_rate(3000) == pytest.approx(5e-3)
     assert METHODS["sga"].default_learning_rate(750) == pytest.approx(1e-2)
+    assert METHODS["sga"].default_learning_rate(10) == pytest.approx(2.5e-2)
     assert [learning_rate_factor(step, 3000) for step in (0, 2699, 2700, 2999)] == [1, 1, 0.1, 0.1]
 
 

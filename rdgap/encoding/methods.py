@@ -30,6 +30,7 @@ PAPER_STEPS = 3000
 _EDGE = 1e-5  # arguments stay away from the poles of atanh and logit by this much
 _HOTTEST, _COOLING, _COOLING_START = 0.5, 5e-4, 200
 _SCALED_LOGIT = 4 / 3
+_MOST_HASTE = 5.0
 
 Relaxation = Callable[[Tensor, float, Sequence[torch.Generator]], Tensor]
 """Maps symbols (images, ...), the temperature and a generator per image to symbols that the slope is taken at."""
@@ -48,8 +49,11 @@ class Method:
     learning_rate: float = 5e-3
 
     def default_learning_rate(self, steps: int) -> float:
-        """Return the step size for `steps`, times `sqrt(3000 / steps)`: a random walk of any length goes as far."""
-        return self.learning_rate * math.sqrt(PAPER_STEPS / steps)
+        """Return the step size for `steps`, times `sqrt(3000 / steps)`: a random walk of any length goes as far.
+
+        At most five times, beyond which single steps are too large to end anywhere.
+        """
+        return self.learning_rate * min(_MOST_HASTE, math.sqrt(PAPER_STEPS / steps))
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def test_every_small_recipe_trains(name: str) -> None:
     image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     crop = torch.nn.functional.interpolate(image, size=(64, 64), mode="bicubic").clamp(0, 1)
     first, last = script("recipe_steps").train(shipped_recipe(name), crop, steps=10)
-    assert last < 0.9 * first
+    assert last < 0.95 * first
 
 
 @pytest.mark.skipif(not (TABLES / "recipe_steps.csv").exists(), reason="no recipe was tried")

@@ -146,7 +146,7 @@ def test_the_functions_are_the_coders():
         (torch.zeros(1, 4, 4), r"must be \(3, height, width\), got \(1, 4, 4\)"),
         (torch.zeros(3, 0, 4), "must be"),
         (torch.full((3, 4, 4), math.nan), "finite"),
-        (torch.zeros(1).expand(3, 1, 65537), "at most 4194304 pixels with its padding to be coded, got 4198400"),
+        (torch.zeros(1).expand(3, 1, 65537), "at most 2097152 pixels with its padding to be coded, got 4198400"),
     ],
 )
 def test_an_image_that_cannot_be_coded_is_refused(image, rule):

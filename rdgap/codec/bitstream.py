@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 VERSION = 2
 IDENTITY_BYTES = 8
-MAX_PIXELS = 2**22
+MAX_PIXELS = 2**21
 """Of an image with its padding, unless the caller allows more: bounds the memory that a stream can ask for."""
 
 PIXELS_PER_BYTE = 4096

@@ -46,7 +46,8 @@ class Coder:
 
     Args:
         codec: Any codec of `rdgap.ntc`, on the CPU or a GPU.
-        max_pixels: Of the largest image, padding included. At the default no shipped model takes 2 GB to decode one.
+        max_pixels: Of the largest image, padding included. At the default none of the recipes tried, of the paper's sizes too, takes
+            2 GB to decode one.
 
     Raises:
         ValueError: If a layer of the prior cannot be evaluated in fixed point.

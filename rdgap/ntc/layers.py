@@ -45,7 +45,9 @@ class Upsampling(nn.ConvTranspose2d):
         if kernel > 2 * stride:
             weight, before, after = as_convolution(self.weight, stride, padding)
             bias = None if self.bias is None else self.bias.repeat_interleave(stride**2)
-            phases = functional.conv2d(functional.pad(input, (before, after) * 2), weight, bias)
+            if before != after:  # else the convolution pads by itself, without a copy
+                input, before = functional.pad(input, (before, after) * 2), 0
+            phases = functional.conv2d(input, weight, bias, padding=before)
             by_phase = phases.unflatten(1, (-1, stride, stride))  # `pixel_shuffle` does the same, more slowly
             return by_phase.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
         columns = self.weight.flatten(1).T @ input.flatten(2)

@@ -387,7 +387,7 @@ def test_both_sides_get_a_table_of_their_own_which_holds_their_gap(
     assert list(table.bidirectional_gap_bpp) == pytest.approx(list(apart))
     assert (apart > -5 * table.bidirectional_gap_stderr_bpp).all()
     assert 0 < apart.mean() < 0.2  # five temperatures leave the bounds apart
-    assert (table.bidirectional_gap_stderr_bpp < 0.05).all()
+    assert (table.bidirectional_gap_stderr_bpp < 0.2).all()
     assert f"{apart.max():.4f}±" in capsys.readouterr().out
     assert len(json.loads(content.read_text())["both_sides"]) == 5
     before = file.read_bytes()

@@ -19,8 +19,8 @@ from .path import GaussianPath
 from .posterior import Posterior
 from .variational import Gaussian
 
-_ROUNDS = 2
-_CHAINS = 4
+_ROUNDS = 3
+_CHAINS = 8
 _MOVES = 6
 _LEAPFROG_STEPS = 20  # long trajectories go straight ahead; short ones take as many again for each time the distance
 _SETTLING_MOVES = 1

@@ -1,6 +1,6 @@
-"""Figure 11: distance of decoded latent lines to the straight paths between reconstructions and between originals.
+"""Figure 11: distance of decoded latent lines to the straight paths between reconstructions and originals.
 
-python figures/fig11_straight_paths.py      # reads analysis/tables, writes figures/out/fig11_straight_paths.png and .pdf
+python figures/fig11_straight_paths.py   # reads analysis/tables, writes figures/out/fig11_straight_paths.png and .pdf
 """
 
 from __future__ import annotations
@@ -35,9 +35,12 @@ def draw(paths: pd.DataFrame) -> Figure:
             axes.set_yscale("symlog", linthresh=0.1)
             if axes is not panels[0]:
                 axes.set_ylabel("")
-                axes.get_legend().remove()
+            axes.get_legend().remove()
         handles = [panels[0].plot([], [], color=colour, label=model)[0] for model, colour in colours.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
+        kinds = {"to the path between originals": "-", "to the path between reconstructions": (0, (3, 1.5))}
+        handles = [panels[0].plot([], [], color="0.3", ls=dashes, label=label)[0] for label, dashes in kinds.items()]
+        figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 

@@ -43,9 +43,10 @@ def draw_distances(axes: Axes, paths: pd.DataFrame, colours: Mapping[str, tuple[
         style: Any = {"color": colours[model], "alpha": shades[lmbda], "linewidth": 1.2}
         axes.plot(ts, to_originals, **style)
         axes.plot(ts, to_reconstructions, linestyle=(0, (3, 1.5)), **style)
-    handles = [Line2D([], [], color="0.3", label="between originals")]
+    handles: list[Any] = [Line2D([], [], color="0.3", label="to the path between originals")]
     handles += [Line2D([], [], color="0.3", linestyle=(0, (3, 1.5)), label="between reconstructions")]
-    axes.legend(handles=handles, frameon=False, title="Straight path", title_fontsize=7, loc="center")
+    above = {"loc": "lower left", "bbox_to_anchor": (-0.01, 0.98), "ncols": 2}  # where no curve can run through it
+    axes.legend(handles=handles, frameon=False, borderaxespad=0, **above)
     axes.set(xlim=(0, 1), xlabel="Position $t$ on the latent line", ylabel="MSE to the straight path (0..255 scale)")
     axes.set_ylim(bottom=0)
     sns.despine(ax=axes)

@@ -18,7 +18,7 @@ import torch
 from rdgap.bdrate import codec_grids, published_curve, shipped_anchor_path
 from rdgap.complexity import count
 from rdgap.images import write_image
-from rdgap.tables import BD, CODED, ENCODED, EVALUATION, RECIPE_STEPS, read_table, write_table
+from rdgap.tables import BD, CODED, CURVATURE, ENCODED, EVALUATION, RECIPE_STEPS, read_table, write_table
 from rdgap.zoo import model_directory, shipped_recipe, trained_models
 from tests._data import data_folder
 
@@ -292,3 +292,60 @@ def test_jpeg_here_is_the_published_jpeg_of_kodak() -> None:
 
 def test_readme_shows_the_published_bd_rates(published_bd_rate: ModuleType) -> None:
     assert published_bd_rate.summary(TABLES) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def latent_curvature() -> ModuleType:
+    return script("latent_curvature")
+
+
+@pytest.mark.skipif(not trained_models(), reason="no trained model is there")
+def test_curvature_experiment_runs_on_two_pairs_and_goes_on_where_it_was(
+    latent_curvature: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for name in ("kodim01", "kodim02", "kodim03"):
+        write_image(tmp_path / "images" / f"{name}.png", torch.rand(3, 24, 30, generator=generator))
+    arguments = ["--smoke", "--images", str(tmp_path / "images"), "--tables", str(tmp_path / "tables")]
+    assert latent_curvature.main(arguments) == 0
+    table = tmp_path / "tables" / "latent_curvature.csv"
+    measured = read_table(table, CURVATURE)
+    assert len(measured) == 4
+    assert measured["model"].iloc[-1] == latent_curvature.RANDOM
+    assert (measured.loc[measured["model"] == latent_curvature.RANDOM, "eta"] > 1.01).all()
+    assert latent_curvature.RANDOM in latent_curvature.markdown(tmp_path / "tables")
+    monkeypatch.setattr(latent_curvature, "measure_pairs", None)  # nothing is measured again
+    monkeypatch.setattr(latent_curvature, "geometry_of", None)
+    assert latent_curvature.main(arguments) == 0
+    assert len(read_table(table, CURVATURE)) == 4
+
+
+CURVES = TABLES / "latent_curvature.csv"
+
+
+@pytest.mark.skipif(not CURVES.exists(), reason="curvature was not measured")
+def test_readme_shows_the_curvature_that_the_measurements_give(latent_curvature: ModuleType) -> None:
+    assert latent_curvature.markdown(TABLES) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not CURVES.exists(), reason="curvature was not measured")
+def test_no_measured_curve_is_shorter_than_its_chord_and_controls_are_not_straight(
+    latent_curvature: ModuleType,
+) -> None:
+    table = read_table(CURVES, CURVATURE)
+    assert (table["eta"] + table["eta_error"] >= 1).all()
+    assert (table["polyline_length"] <= table["length"] + table["length_error"]).all()
+    assert (table.groupby(["model", "lmbda", "crop"], dropna=False)["pair"].nunique() == latent_curvature.PAIRS).all()
+    affine = table.loc[table["model"] == "jpeg-like-lite"]
+    assert ((affine["eta"] - 1).abs() <= affine["eta_error"]).all()
+    medians = table.groupby(["model", "crop"])["eta"].median()
+    for crop in latent_curvature.POINTS:
+        assert medians[latent_curvature.RANDOM, crop] > 1.2
+        for model in ("two-layer-lite", "mean-scale-lite"):
+            assert 1 < medians[model, crop] < 1.005
+            assert medians[latent_curvature.GENERATIVE, crop] - 1 > 2 * (medians[model, crop] - 1)
+    shares = [table.loc[(table["model"] == "two-layer-lite") & (table["crop"] == crop)] for crop in (16, 64, 256)]
+    assert all(
+        rows.loc[rows["lmbda"] == 0.08, "eta"].median() < rows.loc[rows["lmbda"] == 0.00125, "eta"].median()
+        for rows in shares
+    )

@@ -250,7 +250,7 @@ def test_geodesic_of_the_sphere_is_the_great_circle():
     assert found.converged
     distance = RADIUS * angle_between(start, end)
     assert found.measured.length.item() == pytest.approx(distance, rel=1e-6)
-    assert found.measured.length.item() > distance * (1 - 1e-12)
+    assert found.measured.length.item() > distance * (1 - 1e-7)
     assert found.energy == pytest.approx(distance**2, rel=1e-6)
     assert found.measured.speed_variation.item() < 1e-3
     straight = curve_length(sphere, start, end, rule="gauss-legendre", num_points=64).length.item()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,8 @@ class Geodesic:
         gradient_norm: Norm of the energy's gradient in the preconditioned coefficients over that at the straight line;
             1e-3 or so where it has converged.
         iterations: Of L-BFGS.
-        converged: Whether L-BFGS stopped because the energy no longer fell, and not at `max_iterations`.
+        converged: Whether L-BFGS stopped because the energy no longer fell, and neither at `max_iterations` nor because
+            a kink of the decoder ended a line search; the length found is an upper bound in any case.
     """
 
     curve: LatentCurve
@@ -108,7 +110,7 @@ def geodesic(
         raise ValueError(f"`start` must hold latents of one image, got a batch of {len(start[0])}.")
     if not 1 <= degree < num_nodes:
         raise ValueError(f"`degree` must be from 1 to less than `num_nodes` = {num_nodes}, got {degree}.")
-    measure = {"rule": "gauss-legendre", "num_points": 2 * num_nodes, "values_at_once": values_at_once}
+    measure: dict[str, Any] = {"rule": "hermite", "num_points": 4 * num_nodes + 1, "values_at_once": values_at_once}
     straight = curve_length(decode, start, end, **measure)
     base = line(start, end)
     middle = tuple(z.detach() for z in base(torch.tensor([0.5]).double()))

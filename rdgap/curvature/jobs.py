@@ -174,7 +174,9 @@ def _loaded(source: Source, device: torch.device) -> Codec:
     if source.encoder:
         encoder = _imported("--encoder", source.encoder)
         return from_modules(_frozen(encoder, device), _frozen(decoder, device), _no_prior)
-    codec = decoder if isinstance(decoder, Codec) and not isinstance(decoder, type) else decoder()
+    codec: object = decoder
+    if isinstance(decoder, type) or not isinstance(decoder, Codec):  # a class has the methods, too
+        codec = decoder()
     if not isinstance(codec, Codec):
         raise ValueError(
             "`--decoder` without `--encoder` must name a codec (rdgap/model.py) or a function that returns one, "

@@ -220,7 +220,7 @@ def geometry_of(codec: Codec, pair: Pair, device: torch.device) -> dict[str, flo
     determinant = log_determinant(metric, metric.dim, damping=damping, steps=40, probes=4, generator=generator)
     total = trace(metric, generator=generator)
     bent = bending(decode, curve, middle, tolerance=1e-6)
-    search: dict[str, Any] = {"degree": 4, "num_nodes": 8, "max_iterations": 50, "generator": generator}
+    search: dict[str, Any] = {"degree": 4, "num_nodes": 16, "max_iterations": 50, "generator": generator}
     free = geodesic(decode, start, end, **search)
     row = {
         "dim": metric.dim,

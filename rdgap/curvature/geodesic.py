@@ -37,7 +37,7 @@ class Geodesic:
     """The shortest decoded curve that was found between two latents.
 
     Attributes:
-        curve: The curve of latents.
+        curve: The curve of latents; the straight line itself where none shorter was found.
         measured: Its length and straightness; `measured.length` is an upper bound on the distance on the manifold, and
             `measured.chord` a lower bound.
         straight: The same for the straight latent line.
@@ -59,7 +59,7 @@ class Geodesic:
 
     @property
     def zeta_lower(self) -> float:
-        """Straight over geodesic length: a lower bound, up to `zeta_error`, because a shorter curve may exist."""
+        """Straight over geodesic length, at least 1: a lower bound, up to `zeta_error`; a shorter curve may exist."""
         return float(self.straight.length / self.measured.length)
 
     @property
@@ -155,11 +155,14 @@ def geodesic(
         options={"maxiter": max_iterations, "maxfun": 2 * max_iterations, "maxcor": 20, "ftol": tolerance, "gtol": 0.0},
     )
     curve = bent(torch.from_numpy(found.x).reshape(degree, -1))
+    measured = lengths_along(decode, [curve], **measure)
+    if measured.length > straight.length:  # between its nodes the energy does not see the kinks of a decoder
+        curve, measured = base, straight
     return Geodesic(
         curve=curve,
-        measured=lengths_along(decode, [curve], **measure),
+        measured=measured,
         straight=straight,
-        energy=float(found.fun) * unit,
+        energy=float(measured.speed.square() @ measured.weights),
         gradient_norm=float(np.linalg.norm(found.jac)) / first_slope if first_slope > 0 else 0.0,
         iterations=int(found.nit),
         converged=bool(found.success),

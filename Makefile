@@ -41,6 +41,9 @@ bench: $(READY)
 figures: $(READY)
 	$(RUN) figures/kodak_rd.py
 	$(RUN) figures/kodak_gaps.py
+	$(RUN) figures/known_sources.py
+	$(RUN) figures/known_estimates.py
+	$(RUN) figures/known_refits.py
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info

@@ -360,12 +360,13 @@ def _tables(options: argparse.Namespace) -> None:
         wanted = [plan for plan in plans if (plan.source in smoke if options.smoke else True)]
         if options.images is None:
             wanted = [plan for plan in wanted if not plan.source.startswith("patches")]
-        return [
+        every = [
             Job(plan=plan, seed=seed, images=options.images, smoke=options.smoke)
             for seed in seeds[: 1 if options.smoke else None]
             for plan in wanted
             if seed == seeds[0] or not plan.source.startswith("patches")  # whose F nobody knows
         ]
+        return sorted(every, key=lambda job: job.plan.source.startswith("patches"))  # the slow ones last
 
     if options.only != "codecs":
         _complete(options.tables / "known_estimates.csv", jobs(ESTIMATIONS, SEEDS), measure_estimates, "estimates")

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -70,7 +71,7 @@ class Coding:
     lmbda: float
     latents: int
     upper: str = "mixture"
-    steps: int = 2000
+    steps: int = 1500
     components: int = 32
 
 
@@ -147,36 +148,17 @@ def measure_estimates(job: Job) -> list[dict[str, object]]:
     generator = torch.Generator().manual_seed(1000 + job.seed)
     source = job.built
     lower, upper = source.bounds(plan.lmbda)
-    labels = {"source": plan.source, "lmbda": plan.lmbda, "seed": job.seed}
-    rows: list[dict[str, object]] = []
-    # Each on its own, so that a refusal is seen; the dual needs an upper bound before it.
-    for methods in [
-        m if m != "dual" else ("mixture" if "mixture" in plan.methods else "wgd", "dual") for m in plan.methods
-    ]:
-        names = (methods,) if isinstance(methods, str) else methods
-        effort = SMOKE_EFFORT if job.smoke else plan.effort
-        found, refusals = estimates(source, plan.lmbda, names, generator=generator, effort=effort)
-        if names[-1] == "dual":
-            found = [each for each in found if each.side == "lower"]
-        rows += [
-            labels
-            | {
-                "method": each.method,
-                "side": each.side,
-                "refused": 0,
-                "known_lower_nats": lower,
-                "known_upper_nats": upper,
-            }
-            | {name: getattr(each, name) for name in ("f_nats", "stderr_nats", "rate_nats", "distortion")}
-            | {"seconds": round(each.seconds, 1)}
-            for each in found
-        ]
-        rows += [
-            labels
-            | {"method": names[-1], "side": "upper", "refused": 1, "known_lower_nats": lower, "known_upper_nats": upper}
-            for _ in refusals
-        ]
-    return rows
+    labels: dict[str, object] = {"source": plan.source, "lmbda": plan.lmbda, "seed": job.seed}
+    effort = SMOKE_EFFORT if job.smoke else plan.effort
+    found, refusals = estimates(source, plan.lmbda, plan.methods, generator=generator, effort=effort)
+    labels |= {"known_lower_nats": lower, "known_upper_nats": upper}
+    measured = ("method", "side", "f_nats", "stderr_nats", "rate_nats", "distortion")
+    rows = [
+        labels | {name: getattr(each, name) for name in measured} | {"refused": 0, "seconds": round(each.seconds, 1)}
+        for each in found
+    ]
+    refused = [refusal.split(":")[0] for refusal in refusals]
+    return rows + [labels | {"method": method, "side": "upper", "refused": 1} for method in refused]
 
 
 def grid_of(codec: NTCCodec, images: Tensor, step: float) -> Tensor | None:
@@ -195,15 +177,15 @@ def grid_of(codec: NTCCodec, images: Tensor, step: float) -> Tensor | None:
 def measure_coding(job: Job) -> list[dict[str, object]]:
     """Train a codec, bound F and F_g, decompose its cost; rows for both tables, told apart by `table`.
 
-    The cost of few samples depends on which they are. `-log Gamma` of the upper bound of F, whose mean over many samples
-    is known, tells how costly they are (`luck`); the same amount is taken from all costs.
+    The cost of few samples depends on which they are. `-log Gamma` of the upper bound of F, whose mean over many
+    samples is known, tells how costly they are (`luck`); the same amount is taken from all costs.
     """
     plan, generator = job.plan, torch.Generator().manual_seed(job.seed)
     assert isinstance(plan, Coding)
     source, began = job.built, time.perf_counter()
     lmbda = image_lmbda(source, plan.lmbda)
     effort = Effort(components=plan.components, particles=64, samples=100_000 if source.dim <= 64 else 20_000)
-    steps, number, many = plan.steps, 256, 6000
+    steps, number, many = plan.steps, 256, 4000
     if job.smoke:
         effort, steps, number, many = SMOKE_EFFORT, 3, 24, 48
     codec = train_codec(source, plan.lmbda, generator=generator, latents=plan.latents, steps=steps)
@@ -222,15 +204,14 @@ def measure_coding(job: Job) -> list[dict[str, object]]:
     x, fresh = source.sample(number, generator), source.sample(many, generator)
     images = as_images(x)
     luck = float(hardness(x).mean()) - found.f_nats
-    fixed, refits, own_of_samples, own_of_fresh = (lower, math.inf), [], None, None
+    fixed, own_of_samples, own_of_fresh = (lower, math.inf), None, None
+    refits: list[dict[str, float]] = []
     grid = grid_of(codec, as_images(fresh), 1.0 if job.smoke else 0.2)
     if grid is not None:
         own = GridPrior.of_codec(codec, (grid,))
         own_of_samples = own.neg_log_gamma(codec, images, lmbda)
         own_of_fresh = own.neg_log_gamma(codec, as_images(fresh), lmbda)
         refits = refit(codec, own, source, lmbda, as_images(fresh), own_of_fresh, number, generator)
-        labels = {"source": plan.source, "lmbda": plan.lmbda, "table": "refits"}
-        refits = [labels | row for row in refits]
         best = min(row["fresh_upper_nats"] + SIGMAS * row["fresh_upper_stderr_nats"] for row in refits)
         least = max(row["fresh_lower_nats"] - SIGMAS * row["fresh_lower_stderr_nats"] for row in refits)
         fixed = (min(max(lower, least), best), best)
@@ -240,7 +221,7 @@ def measure_coding(job: Job) -> list[dict[str, object]]:
         images,
         lmbda,
         generator=generator,
-        chains=4 if job.smoke else 16,
+        chains=4 if job.smoke else 8,
         temperatures=3 if job.smoke else 100,
         fit_steps=5 if job.smoke else 200,
         samples=4 if job.smoke else 64,
@@ -256,8 +237,11 @@ def measure_coding(job: Job) -> list[dict[str, object]]:
         return max(0.0, interval[0] + luck - slack) / PIXEL, (interval[1] + luck + slack) / PIXEL
 
     irreducible, fixed_decoder = on_these_samples((lower, upper)), on_these_samples(fixed)
+    # Chains that lag behind raise even the right sums: without an integral the lower bound is held to the upper one.
+    bounded = torch.minimum(gaps.equilibrium_lower_bpp, gaps.neg_log_gamma_upper_bpp)
     gaps = replace(
         gaps,
+        equilibrium_lower_bpp=bounded if own_of_samples is None else own_of_samples / PIXEL,
         source=SourceBounds(
             irreducible_lower_bpp=irreducible[0],
             irreducible_upper_bpp=irreducible[1],
@@ -289,7 +273,6 @@ def measure_coding(job: Job) -> list[dict[str, object]]:
         "fixed_decoder_lower_nats": fixed[0],
         "fixed_decoder_upper_nats": fixed[1],
         **nats("neg_log_gamma_upper", luck),
-        "equilibrium_lower_nats": nats("equilibrium_lower", luck)["equilibrium_nats"],
     }
     for term in ("modeling", "prior", "transform"):
         low, high = (PIXEL * each for each in getattr(gaps, f"{term}_gap_interval_bpp"))
@@ -305,7 +288,8 @@ def measure_coding(job: Job) -> list[dict[str, object]]:
             truths["modeling_gap_stderr"] = math.hypot(float(beyond.std()) / many**0.5, found.stderr_nats)
     row |= {f"{name}_truth_nats": value for name, value in truths.items()}
     row["seconds"] = round(time.perf_counter() - began)
-    return [row | {"table": "sources"}, *refits]
+    labels: dict[str, object] = {"source": plan.source, "lmbda": plan.lmbda, "table": "refits"}
+    return [row | {"table": "sources"}, *(labels | each for each in refits)]
 
 
 def refit(
@@ -376,12 +360,13 @@ def _tables(options: argparse.Namespace) -> None:
         wanted = [plan for plan in plans if (plan.source in smoke if options.smoke else True)]
         if options.images is None:
             wanted = [plan for plan in wanted if not plan.source.startswith("patches")]
-        return [
+        every = [
             Job(plan=plan, seed=seed, images=options.images, smoke=options.smoke)
             for seed in seeds[: 1 if options.smoke else None]
             for plan in wanted
             if seed == seeds[0] or not plan.source.startswith("patches")  # whose F nobody knows
         ]
+        return sorted(every, key=lambda job: job.plan.source.startswith("patches"))  # the slow ones last
 
     if options.only != "codecs":
         _complete(options.tables / "known_estimates.csv", jobs(ESTIMATIONS, SEEDS), measure_estimates, "estimates")
@@ -418,8 +403,10 @@ def _complete(
     refits = path.with_name("known_refits.csv")
     if description == "codecs" and refits.exists():
         frames[refits] = pd.read_csv(refits)
-    seeds = frames[path].get("seed", pd.Series([0] * len(frames[path]))) if path in frames else []
-    done = set(zip(frames[path]["source"], frames[path]["lmbda"], seeds, strict=True)) if path in frames else set()
+    done = {
+        (row["source"], row["lmbda"], row.get("seed", 0))
+        for row in (frames[path].to_dict("records") if path in frames else [])
+    }
     missing = [job for job in jobs if job.key not in done]
     for rows in map_images(measure, missing, description=description):
         for file in (path, refits):
@@ -448,19 +435,14 @@ def markdown(tables: Path) -> str:
     rows = pd.read_csv(tables / "known_estimates.csv")
     lines = ["| F(lmbda), nats | lmbda | truth or bounds | method | side | estimates, three seeds |",
              "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
-    for (source, lmbda, method, side), group in rows.groupby(["source", "lmbda", "method", "side"], sort=False):
-        first = group.iloc[0]
+    for _, group in rows.groupby(["source", "lmbda", "method", "side"], sort=False):
+        first, *_ = records = group.to_dict("records")
         known = interval(first["known_lower_nats"], first["known_upper_nats"])
-        answers = [
-            "refused"
-            if row["refused"]
-            else f"{row['f_nats']:.4g} ± {row['stderr_nats']:.1g}"
-            if row["stderr_nats"]
-            else f"{row['f_nats']:.5g}"
-            for row in group.to_dict("records")
-        ]
+        answers = [answer(row) for row in records]
         shown = answers[0] if len(set(answers)) == 1 else ", ".join(answers)
-        lines.append(f"| {source} | {lmbda:.3g} | {known} | {method} | {side} | {shown} |")
+        lines.append(
+            f"| {first['source']} | {first['lmbda']:.3g} | {known} | {first['method']} | {first['side']} | {shown} |"
+        )
     columns = (
         "nats per sample",
         "measured",
@@ -483,6 +465,13 @@ def markdown(tables: Path) -> str:
             f"| {'' if math.isnan(truth) else f'{truth:.3f}'} |"
         )
     return "\n".join(lines)
+
+
+def answer(row: dict[Any, Any]) -> str:
+    """Return an estimate with its error, or that there is none."""
+    if row["refused"]:
+        return "refused"
+    return f"{row['f_nats']:.4g} ± {row['stderr_nats']:.1g}" if row["stderr_nats"] else f"{row['f_nats']:.5g}"
 
 
 def interval(lower: float, upper: float) -> str:

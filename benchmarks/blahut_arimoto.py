@@ -15,8 +15,8 @@ import torch
 from rdgap.rate_distortion import blahut_arimoto
 from rdgap.rate_distortion.sources import VectorSource, named_source
 
-TOLERANCE = 1e-5
-PROBLEMS = (("gaussian-1", 200, (0.3, 1.0, 3.0)), ("laplace", 200, (0.3, 1.0, 3.0)), ("sphere-2", 24, (5.0, 10.0)))
+TOLERANCE = 1e-6
+PROBLEMS = (("gaussian-1", 100, (0.3, 1.0, 3.0)), ("laplace", 60, (0.3, 1.0)), ("sphere-2", 24, (5.0, 10.0)))
 
 
 def textbook(p: np.ndarray, distortions: np.ndarray, lmbdas: tuple[float, ...]) -> np.ndarray:

@@ -95,7 +95,7 @@ def test_sampled_bounds_enclose_it_too(toy) -> None:
     _, solution = prior.refitted(codec, images, lmbda)
     bounds = fixed_decoder_bounds(
         codec, images, prior.neg_log_gamma(codec, images, lmbda), lmbda, generator=torch.Generator().manual_seed(1),
-        batches=5,
+        batches=4,
     )  # fmt: skip
     upper, lower = bounds.upper, bounds.lower
     assert lower.f_nats - 5 * lower.stderr_nats < solution.upper.f_nats < upper.f_nats + 5 * upper.stderr_nats

@@ -27,7 +27,7 @@ from .blahut_arimoto import Certified, blahut_arimoto
 from .dual import PILOTS, start_running
 from .estimate import Estimate
 
-_KEPT, _ASCENT_STEPS, _LEARNING_RATE = 16, 100, 0.05
+_KEPT, _ASCENT_STEPS, _LEARNING_RATE = 16, 50, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

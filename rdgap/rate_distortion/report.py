@@ -90,6 +90,8 @@ def draw(estimates: Sequence[Estimate], title: str, distortion_unit: str) -> Fig
             right.plot([each.distortion for each in placed], [each.rate_nats for each in placed], **look)
         left.set(xlabel="$\\lambda$ [nats per unit of distortion]", ylabel="F($\\lambda$) [nats]", xscale="log")
         right.set(xlabel=f"Distortion [{distortion_unit}]", ylabel="Rate [nats]", ylim=(0, None))
+        left.set_xticks(lmbdas, [f"{each:g}" for each in lmbdas])
+        left.minorticks_off()
         left.set_title(title, fontsize="small")
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)

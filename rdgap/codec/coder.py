@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -46,8 +47,8 @@ class Coder:
 
     Args:
         codec: Any codec of `rdgap.ntc`, on the CPU or a GPU.
-        max_pixels: Of the largest image, padding included. At the default none of the recipes tried, of the paper's sizes too, takes
-            2 GB to decode one.
+        max_pixels: Of the largest image, padding included. At the default decoding takes less than 2 GB, for the
+            deep synthesis of the paper's size as well.
 
     Raises:
         ValueError: If a layer of the prior cannot be evaluated in fixed point.
@@ -138,9 +139,12 @@ class Coder:
 
     @torch.no_grad()
     def synthesize(self, y: Tensor, height: int, width: int) -> Tensor:
-        """Return the 8-bit image, (3, height, width), of what the synthesis sees."""
+        """Return the 8-bit image, (3, height, width), of what the synthesis sees.
+
+        In one thread, because the order of a convolution's sums depends on their number, and with it the last bits.
+        """
         y = y.float().to(self._device).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self._device.type, enabled=False):
+        with torch.autocast(self._device.type, enabled=False), _one_thread():
             return to_8bit(self.synthesis(y)[0, :, :height, :width] + 0.5).cpu()
 
     @torch.no_grad()
@@ -269,3 +273,13 @@ def identity_of(codec: NTCCodec) -> bytes:
         digest.update(f"{name} {array.shape} ".encode())
         digest.update(array.tobytes())
     return digest.digest()[:IDENTITY_BYTES]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

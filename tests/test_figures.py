@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,10 @@ FIGURES = sorted((ROOT / "figures").glob("*.py"))
 @pytest.mark.skipif(not (ROOT / "analysis/tables/kodak_learned.csv").exists(), reason="Kodak was not measured")
 @pytest.mark.parametrize("script", FIGURES, ids=lambda path: path.stem)
 def test_the_figure_is_drawn_without_torch(script: Path, tmp_path: Path) -> None:
+    tables = re.findall(r'"tables" / "([^"]+)"', script.read_text(encoding="utf-8"))
+    missing = [name for name in tables if not (ROOT / "analysis" / "tables" / name).exists()]
+    if missing:
+        pytest.skip(f"not measured yet: {', '.join(missing)}")
     code = (
         "import runpy, sys; from pathlib import Path; names = runpy.run_path(sys.argv[1]); "
         "names['main'].__globals__['OUT'] = Path(sys.argv[2]); names['main'](); print('torch' in sys.modules)"

@@ -217,8 +217,8 @@ def test_too_few_particles_are_refused() -> None:
 
 def test_nerd_is_near_the_truth_where_codewords_share_descriptions() -> None:
     source = vector_source("sphere-2")
-    estimate = nerd_upper_bound(source, 10.0, generator=seeded(0), steps=200, codewords=3_000, samples=4_000)
-    assert_at_truth(estimate, source.bounds(10.0)[0], bias_nats=0.05)
+    estimate = nerd_upper_bound(source, 10.0, generator=seeded(0), steps=120, codewords=2_000, samples=3_000)
+    assert_at_truth(estimate, source.bounds(10.0)[0], bias_nats=0.08)
 
 
 def test_nerd_is_refused_where_the_rate_is_near_log_m() -> None:

@@ -152,6 +152,7 @@ def test_readme_shows_what_coding_measured(coded_kodak: ModuleType) -> None:
 def test_kodak_is_coded_within_its_estimates_and_decoded_exactly(coded_kodak: ModuleType) -> None:
     table = read_table(TABLES / "coded_kodak.csv", CODED)
     assert coded_kodak.share_of_allowance(table).max() < 1
+    assert (table["bits_coded"] > 0.97 * table["bits_estimated"]).all()  # escapes may be shorter than estimated
     assert not table["values_differing_one_to_two_threads"].any()
     assert not table["values_differing_two_to_one_threads"].any()
     old = table.dropna()

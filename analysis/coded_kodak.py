@@ -140,8 +140,8 @@ def _measure(old_cpu: Executor, on_old_cpu: frozenset[Path], job: Job) -> dict[s
         "num_pixels": height * width,
         "bits_estimated": estimated_bits(coder.codec, latents),
         "bits_coded": 8 * len(stream),
-        "values_differing_one_to_two_threads": one_to_two,
-        "values_differing_two_to_one_threads": two_to_one,
+        "values_differing_one_to_two_threads": float(one_to_two),
+        "values_differing_two_to_one_threads": float(two_to_one),
         "latents_differing_old_cpu": float("nan"),
         "values_differing_old_cpu": float("nan"),
         "largest_difference_old_cpu": float("nan"),
@@ -191,12 +191,13 @@ def markdown(table: pd.DataFrame) -> str:
     for model, rows in table.groupby("model"):
         old = rows.loc[rows["values_differing_old_cpu"].notna()]
         excess = 100 * (rows["bits_coded"] / rows["bits_estimated"] - 1)
-        threads = [f"values_differing_{direction}_threads" for direction in ("one_to_two", "two_to_one")]
+        threads = rows[[f"values_differing_{way}_threads" for way in ("one_to_two", "two_to_one")]].dropna()
         lines.append(
             f"| {model} | {rows['lmbda'].nunique()} | {len(rows)} "
             f"| {100 * (rows['bits_coded'].sum() / rows['bits_estimated'].sum() - 1):+.3f} % "
             f"| {excess.min():+.2f} %, {excess.max():+.2f} % "
-            f"| {100 * share_of_allowance(rows).max():.0f} % | {int(rows[threads].to_numpy().sum())} "
+            f"| {100 * share_of_allowance(rows).max():.0f} % | {int(threads.to_numpy().sum())} "
+            f"in {len(threads)} streams "
             f"| {int(old['latents_differing_old_cpu'].sum())} "
             f"| {1e6 * old['values_differing_old_cpu'].sum() / (3 * old['num_pixels'].sum()):.0f} in a million, "
             f"by at most {int(old['largest_difference_old_cpu'].max())} |"

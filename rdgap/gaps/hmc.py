@@ -54,15 +54,24 @@ def transition(
     step = (step_size.to(points.dtype) * jitter)[..., None]
     start = torch.randn(points.shape, **draw)
 
+    lost = torch.zeros(points.shape[:-1], dtype=torch.bool, device=points.device)
+
+    def advanced(points: Tensor) -> Tensor:
+        """Move on, but back to where chains came from whose points are not finite: codecs may refuse such numbers."""
+        nonlocal lost
+        onward = points + step * momentum
+        lost = lost | ~onward.isfinite().all(-1)
+        return torch.where(lost[..., None], state.points, onward)
+
     momentum = start - 0.5 * step * state.slope(beta)
     for _ in range(leapfrog_steps - 1):
-        points = points + step * momentum
+        points = advanced(points)
         momentum = momentum - step * path.slope(points, beta)
-    proposal = path.state(points + step * momentum)
+    proposal = path.state(advanced(points))
     momentum = momentum - 0.5 * step * proposal.slope(beta)
 
     gain = state.energy(beta) + half_square(start) - proposal.energy(beta) - half_square(momentum)
-    diverged = ~(gain > -_DIVERGENCE_NATS) | ~gain.isfinite()
+    diverged = lost | ~(gain > -_DIVERGENCE_NATS) | ~gain.isfinite()
     probability = torch.where(diverged, 0.0, gain.clamp(max=0).exp())
     accepted = torch.rand(probability.shape, **draw) < probability
     return Move(state=proposal.where(accepted, state), probability=probability, diverged=diverged)

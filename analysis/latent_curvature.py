@@ -95,11 +95,17 @@ def _tables(options: argparse.Namespace) -> None:
         pairs = random_pairs(paths, number, crop=crop, seed=SEED)
         for model, lmbda in models:
             _add_lengths(out, model, lmbda, pairs, settings, device)
+    _sum_up(out, models, crops, number, smoke=options.smoke)
     for model, lmbda in models:
         if lmbda == GEOMETRY_LMBDA or model in CONTROLS_NAMES:
             pairs = random_pairs(paths, geometry_pairs, crop=GEOMETRY_CROP, seed=SEED)
             _add_geometry(out, model, lmbda, pairs, device)
+            _sum_up(out, models, crops, number, smoke=options.smoke)
+    print(f"tables in {out}")
 
+
+def _sum_up(out: Path, models: Sequence[tuple[str, float]], crops: dict[int, int], number: int, *, smoke: bool) -> None:
+    """Write what follows from the tables: medians and ranges, provenance, and the block in the README."""
     summary = summaries(read_table(out / "latent_curvature.csv", CURVATURE)).drop(
         columns=["zeta_lower_median", "geodesics_converged"]
     )
@@ -111,10 +117,9 @@ def _tables(options: argparse.Namespace) -> None:
         "torch": torch.__version__,
     }
     _files.write_json(out / "latent_curvature.json", provenance)
-    if not options.smoke:
+    if not smoke:
         before, rest = README.read_text(encoding="utf-8").split(BEGIN)
         _files.write_text(README, f"{before}{BEGIN}\n{markdown(out)}\n{END}{rest.split(END)[1]}")
-    print(f"tables in {out}")
 
 
 def list_models() -> list[tuple[str, float]]:
@@ -265,7 +270,10 @@ def markdown(tables: Path) -> str:
         lmbdas = sorted(set(rows["lmbda"].dropna()))
         span = ", ".join(f"{lmbda:g}" for lmbda in lmbdas) if len(lmbdas) < 3 else f"{lmbdas[0]:g} to {lmbdas[-1]:g}"
         lines.append(f"| {model} | {span or 'none'} | {' | '.join(cells)} |")
-    geometry = pd.read_csv(tables / "latent_curvature_geometry.csv")
+    measured = tables / "latent_curvature_geometry.csv"
+    if not measured.exists():
+        return "\n".join(lines)
+    geometry = pd.read_csv(measured)
     lines += [
         "",
         "| medians, 16 x 16 | pairs | eta | zeta > | curvature x chord | of it normal | largest stretch |",

@@ -11,7 +11,6 @@ decoded in a process that is kept from the vector instructions of this CPU, AVX-
 from __future__ import annotations
 
 import argparse
-import hashlib
 import multiprocessing
 import os
 import platform
@@ -30,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rdgap import _cli
-from rdgap._files import write_json, write_text
+from rdgap._files import sha256, write_json, write_text
 from rdgap.codec import Coder, unpack
 from rdgap.evaluation import estimated_bits
 from rdgap.images import image_paths, read_image
@@ -92,8 +91,8 @@ def _measure_missing(path: Path, images: Sequence[Path], models: Sequence[tuple[
     provenance = {
         "command": ["python", "analysis/coded_kodak.py", "--images", "KODAK"],
         "commit": code_version(),
-        "images_sha256": {image.name: _sha256(image) for image in images},
-        "weights_sha256": {file.name: _sha256(file) for file in weights},
+        "images_sha256": {image.name: sha256(image) for image in images},
+        "weights_sha256": {file.name: sha256(file) for file in weights},
         "torch": torch.__version__,
         "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -169,10 +168,6 @@ def _coder(model: str, lmbda: float) -> Coder:
 
 def _differing(one: Tensor, other: Tensor) -> int:
     return int((one != other).sum())
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def share_of_allowance(table: pd.DataFrame) -> NDArray[np.float64]:

@@ -10,7 +10,6 @@ Writes `tables/kodak_learned.csv`, `tables/kodak_conventional.csv` (where missin
 from __future__ import annotations
 
 import argparse
-import hashlib
 import platform
 import sys
 import time
@@ -21,7 +20,7 @@ import pandas as pd
 import torch
 
 from rdgap import _cli
-from rdgap._files import replacing, write_json, write_text
+from rdgap._files import replacing, sha256, write_json, write_text
 from rdgap.bdrate import shipped_anchor_path
 from rdgap.bdrate.published import IMAGES_TABLE
 from rdgap.evaluation import OperatingPoint, average, best_lagrangian, conventional_points, evaluate, learned_point
@@ -81,17 +80,13 @@ def _measure(path: Path, points: Sequence[OperatingPoint], images: Sequence[Path
     provenance = {
         "command": ["python", "analysis/kodak.py", "--images", "KODAK"],
         "commit": code_version(),
-        "images_sha256": {image.name: _sha256(image) for image in images},
-        "weights_sha256": {file.name: _sha256(file) for file in weights if file.exists()},
+        "images_sha256": {image.name: sha256(image) for image in images},
+        "weights_sha256": {file.name: sha256(file) for file in weights if file.exists()},
         "torch": torch.__version__,
         "machine": platform.machine(),
         "seconds": round(time.monotonic() - began),
     }
     write_json(path.with_suffix(".json"), provenance)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def summarize(tables: Path) -> pd.DataFrame:

@@ -17,7 +17,6 @@ and the block between the markers in the top-level README.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -197,7 +196,7 @@ def _complete(
 
 
 def _sha256(model: str, lmbda: float) -> str:
-    return hashlib.sha256((model_directory() / f"{weights_name(model, lmbda)}.safetensors").read_bytes()).hexdigest()
+    return _files.sha256(model_directory() / f"{weights_name(model, lmbda)}.safetensors")
 
 
 if __name__ == "__main__":

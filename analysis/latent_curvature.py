@@ -23,7 +23,6 @@ and the block between the markers in the top-level README.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
 import sys
 from collections.abc import Sequence
@@ -319,7 +318,7 @@ def _weights(model: str, lmbda: float) -> Path:
 
 
 def _sha256(model: str, lmbda: float) -> str:
-    return hashlib.sha256(_weights(model, lmbda).read_bytes()).hexdigest()
+    return _files.sha256(_weights(model, lmbda))
 
 
 if __name__ == "__main__":

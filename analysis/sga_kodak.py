@@ -11,7 +11,6 @@ the zoo has gained since are added; rows of weights that have changed are measur
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import platform
@@ -23,7 +22,7 @@ import pandas as pd
 import torch
 
 from rdgap import _cli, _jobs
-from rdgap._files import write_json, write_text
+from rdgap._files import sha256, write_json, write_text
 from rdgap.encoding import Encoder
 from rdgap.encoding.__main__ import means
 from rdgap.encoding.jobs import Job, measure, settings_of
@@ -113,7 +112,7 @@ def _write_provenance(table: Path, model: str, lmbda: float, paths: Sequence[Pat
     provenance = {
         "command": ["python", "analysis/sga_kodak.py", "--images", "KODAK"],
         "commit": code_version(),
-        "images_sha256": {image.name: _sha256(image) for image in paths},
+        "images_sha256": {image.name: sha256(image) for image in paths},
         "weights_sha256": dict(sorted({**known, weights_name(model, lmbda): _weights_sha256(model, lmbda)}.items())),
         "torch": torch.__version__,
         "machine": platform.machine(),
@@ -122,11 +121,7 @@ def _write_provenance(table: Path, model: str, lmbda: float, paths: Sequence[Pat
 
 
 def _weights_sha256(model: str, lmbda: float) -> str:
-    return _sha256(model_directory() / f"{weights_name(model, lmbda)}.safetensors")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256(model_directory() / f"{weights_name(model, lmbda)}.safetensors")
 
 
 def markdown(summary: pd.DataFrame) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -37,6 +43,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write `content` as indented JSON in one step; not-a-number is refused."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def json_rows(table: pd.DataFrame) -> list[Mapping[str, object]]:
+    """Return the rows of a table for `write_json`, where nothing stands for not-a-number."""
+    return [
+        {str(name): None if isinstance(entry, float) and math.isnan(entry) else entry for name, entry in row.items()}
+        for row in table.to_dict(orient="records")
+    ]
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _umask() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from rdgap.images import write_image
 from rdgap.tables import BD, CODED, CURVATURE, ENCODED, EVALUATION, RECIPE_STEPS, read_table, write_table
 from rdgap.zoo import model_directory, shipped_recipe, trained_models
 from tests._data import data_folder
+from tests._scripts import script
 
 ROOT = Path(__file__).parent.parent
 TABLES = ROOT / "analysis" / "tables"
@@ -44,16 +44,6 @@ def coded_kodak() -> ModuleType:
 @pytest.fixture(scope="module")
 def sga_kodak() -> ModuleType:
     return script("sga_kodak")
-
-
-def script(name: str) -> ModuleType:
-    specification = importlib.util.spec_from_file_location(f"analysis_{name}", ROOT / "analysis" / f"{name}.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # so that other processes find its functions
-    specification.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.skipif(not trained_models(), reason="no trained model is there")

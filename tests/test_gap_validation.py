@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
 import pytest
+
+from tests import _scripts
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "analysis" / "tables" / "gap_validation.csv"
@@ -37,15 +37,7 @@ def table() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    specification = importlib.util.spec_from_file_location(
-        "analysis_gap_validation", ROOT / "analysis" / "gap_validation.py"
-    )
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # where dataclasses look up their annotations
-    specification.loader.exec_module(module)
-    return module
+    return _scripts.script("gap_validation")
 
 
 def test_table_holds_every_term_and_estimator_in_every_dimension(table: pd.DataFrame) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 
 from rdgap.images import write_image
+from tests import _scripts
 
 ROOT = Path(__file__).parent.parent
 TABLES = ROOT / "analysis" / "tables"
@@ -20,15 +19,7 @@ TABLES = ROOT / "analysis" / "tables"
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    specification = importlib.util.spec_from_file_location(
-        "analysis_known_sources", ROOT / "analysis" / "known_sources.py"
-    )
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # where dataclasses look up their annotations
-    specification.loader.exec_module(module)
-    return module
+    return _scripts.script("known_sources")
 
 
 @pytest.fixture(scope="module")

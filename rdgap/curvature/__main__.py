@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import _cli, zoo
-from .._files import write_json
+from .._files import json_rows, write_json
 from ..images import image_paths
 from ..parallel import map_images
 from ..tables import CURVATURE, CURVATURE_PATHS, write_table
@@ -133,7 +133,7 @@ def _write(
     if options.json:
         listed = [{"first": str(pair.first), "second": str(pair.second)} for pair in pairs]
         content = {"settings": vars(settings), "images": listed}
-        content |= {"pairs": _records(table), "summaries": _records(summaries(table))}
+        content |= {"pairs": json_rows(table), "summaries": json_rows(summaries(table))}
         write_json(options.json, content)
     if options.plot:
         from .._plots import save
@@ -207,14 +207,6 @@ def _sources(options: argparse.Namespace) -> list[Source]:
     if options.decoder:
         sources.append(Source(model=options.decoder, encoder=options.encoder or ""))
     return sources
-
-
-def _records(table: pd.DataFrame) -> list[Mapping[str, object]]:
-    """Return the rows for JSON, where nothing stands for not-a-number."""
-    return [
-        {str(name): None if isinstance(entry, float) and math.isnan(entry) else entry for name, entry in row.items()}
-        for row in table.to_dict(orient="records")
-    ]
 
 
 def _points(text: str) -> int:

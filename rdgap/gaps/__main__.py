@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
@@ -90,33 +89,33 @@ def _body(options: argparse.Namespace) -> None:
             raise ValueError(f"`--both-sides` needs a codec with `sample_prior`, got {model}, which has none.")
     if not options.cluster:
         _cli.device(options.device)
-    apart = [  # tables of models of their own, asked for by a file
-        (options.rounded, measure_rounded, ROUNDED, format_rounded),
-        (options.both_sides, measure_both_sides, BOTH_SIDES, format_both_sides),
-    ]
-    _jobs.check_distinct("output files", [file for file in (options.csv, options.rounded, options.both_sides) if file])
+    apart = {  # tables of models of their own, asked for by a file
+        "rounded": (measure_rounded, ROUNDED, format_rounded),
+        "both_sides": (measure_both_sides, BOTH_SIDES, format_both_sides),
+    }
+    files = {name: getattr(options, name) for name in apart}
+    _jobs.check_distinct("output files", [file for file in (options.csv, *files.values()) if file])
     kept = _jobs.kept_rows(options.csv, settings.columns, GAPS)
-    kept_apart = [_jobs.kept_rows(file, settings.columns, schema) for file, _, schema, _ in apart]
+    kept_apart = {
+        name: _jobs.kept_rows(files[name], settings.columns, schema) for name, (_, schema, _) in apart.items()
+    }
 
     together = list(groups(paths, settings))
     table = _measure(options, settings, together, kept, measure, GAPS, options.csv)
     print(format_report(table))
-    records: list[list[Mapping[str, object]]] = []
-    for (file, work, schema, formatted), rows in zip(apart, kept_apart, strict=True):
-        records.append([])
-        if file:
-            measured = _measure(options, settings, together, rows, work, schema, file)
+    records: dict[str, list[Mapping[str, object]]] = {name: [] for name in apart}
+    for name, (work, schema, formatted) in apart.items():
+        if files[name]:
+            measured = _measure(options, settings, together, kept_apart[name], work, schema, files[name])
             print(f"\n{formatted(measured)}")
-            records[-1] = _records(measured)
+            records[name] = _files.json_rows(measured)
     if options.json:
         content = {
             "settings": settings.columns,
-            "images": _records(table),
-            "means": _records(means(table)),
-            "differences": _records(differences(table)),
-            "rounded": records[0],
-            "both_sides": records[1],
-        }
+            "images": _files.json_rows(table),
+            "means": _files.json_rows(means(table)),
+            "differences": _files.json_rows(differences(table)),
+        } | records
         _files.write_json(options.json, content)
     if options.plot:
         _plots.save(draw(table), options.plot)
@@ -149,14 +148,6 @@ def _measure(
             file=file,
             description="gaps",
         )
-
-
-def _records(table: pd.DataFrame) -> list[Mapping[str, object]]:
-    """Return the rows for JSON, where nothing stands for not-a-number."""
-    return [
-        {str(name): None if isinstance(entry, float) and math.isnan(entry) else entry for name, entry in row.items()}
-        for row in table.to_dict(orient="records")
-    ]
 
 
 def _at_least_two(text: str) -> int:

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .hmc import transition
+from .hmc import Move, transition
 from .path import AnnealingPath, GaussianPath, State
 from .posterior import Posterior
 from .variational import Gaussian
 
 _STEEPNESS = 2.0  # of the sigmoid schedule: small steps near both ends
-ADAPTATION_RATE = 0.3
+_ADAPTATION_RATE = 0.3
 LEAPFROG_STEPS = 5
 TARGET_ACCEPTANCE = 0.7
 
@@ -174,7 +174,7 @@ def tune(
             state, path, beta=beta, step_size=step_size, leapfrog_steps=leapfrog_steps, generator=generator
         )
         state = move.state
-        step_size = step_size * (ADAPTATION_RATE * (move.probability.mean(0) - target_acceptance)).exp()
+        step_size = next_step_size(step_size, move, target_acceptance)
         step_sizes.append(step_size)
     return Kernel(betas=tuple(betas), step_sizes=torch.stack(step_sizes), leapfrog_steps=leapfrog_steps)
 
@@ -183,6 +183,11 @@ def first_step_size(state: State) -> Tensor:
     """Return where tuning starts, (images,): what suits a standard normal of as many latents."""
     _, images, dim = state.points.shape
     return torch.full((images,), dim**-0.25, dtype=torch.double, device=state.points.device)
+
+
+def next_step_size(step_size: Tensor, move: Move, target_acceptance: float) -> Tensor:
+    """Return the step size, (images,), to try after a move: longer if it was accepted more often than asked."""
+    return step_size * (_ADAPTATION_RATE * (move.probability.mean(0) - target_acceptance)).exp()
 
 
 def walk_up(path: AnnealingPath, state: State, kernel: Kernel, generator: torch.Generator) -> Walk:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from .lattice import decompose_rounded
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_ANNEALING = ("chains", "temperatures", "fit_steps", "batch", "bf16")
+_HAMILTONIAN = (*_ANNEALING, "leapfrog_steps", "target_acceptance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,10 @@ class Settings:
     def columns(self) -> dict[str, object]:
         """The settings as they stand in each row."""
         return {**vars(self), "bf16": int(self.bf16)}
+
+    def chosen(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return some of the settings by name, as arguments."""
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -76,32 +83,21 @@ def measure(job: Job) -> pd.DataFrame:
         images,
         job.lmbda,
         generator=generator,
-        chains=settings.chains,
-        temperatures=settings.temperatures,
-        leapfrog_steps=settings.leapfrog_steps,
-        target_acceptance=settings.target_acceptance,
-        fit_steps=settings.fit_steps,
         samples=settings.samples,
-        batch=settings.batch,
-        bf16=settings.bf16,
+        **settings.chosen(_HAMILTONIAN),
     )
     return _labelled(gaps.to_frame(), job)
 
 
 def measure_rounded(job: Job) -> pd.DataFrame:
     """Decompose the cost of the hard-rounded codec; one row per image with the columns `rdgap.tables.ROUNDED`."""
-    settings = job.settings
     codec, images, generator = _prepared(job)
     gaps = decompose_rounded(
         codec,
         images,
         job.lmbda,
         generator=generator,
-        chains=settings.chains,
-        temperatures=settings.temperatures,
-        fit_steps=settings.fit_steps,
-        batch=settings.batch,
-        bf16=settings.bf16,
+        **job.settings.chosen(_ANNEALING),
     )
     return _labelled(gaps.to_frame(), job)
 
@@ -114,20 +110,14 @@ def measure_both_sides(job: Job) -> pd.DataFrame:
     """
     import pandas as pd
 
-    settings, began = job.settings, time.perf_counter()
+    began = time.perf_counter()
     codec, images, generator = _prepared(job)
     sides = both_sides(
         codec,
         images,
         job.lmbda,
         generator=generator,
-        chains=settings.chains,
-        temperatures=settings.temperatures,
-        leapfrog_steps=settings.leapfrog_steps,
-        target_acceptance=settings.target_acceptance,
-        fit_steps=settings.fit_steps,
-        batch=settings.batch,
-        bf16=settings.bf16,
+        **job.settings.chosen(_HAMILTONIAN),
     )
     num_pixels = images.shape[-2] * images.shape[-1]
     nats = {

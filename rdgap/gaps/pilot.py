@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .ais import ADAPTATION_RATE, TARGET_ACCEPTANCE, first_step_size
+from .ais import TARGET_ACCEPTANCE, first_step_size, next_step_size
 from .hmc import transition
 from .path import GaussianPath
 from .posterior import Posterior
@@ -63,7 +63,7 @@ def _pilot(path: GaussianPath, generator: torch.Generator) -> Tensor:
             state, path, beta=1.0, step_size=step_size, leapfrog_steps=_LEAPFROG_STEPS, generator=generator
         )
         state = move.state
-        step_size = step_size * (ADAPTATION_RATE * (move.probability.mean(0) - TARGET_ACCEPTANCE)).exp()
+        step_size = next_step_size(step_size, move, TARGET_ACCEPTANCE)
         seen.append(state.points)
     return torch.cat(seen[_SETTLING_MOVES:])
 

@@ -49,6 +49,13 @@ class Estimate:
         return asdict(self)
 
 
+def check_counts(*counts: tuple[str, int, int]) -> None:
+    """Raise `ValueError` unless every count, given with its name before it and its least value after it, is enough."""
+    for name, count, least in counts:
+        if count < least:
+            raise ValueError(f"`{name}` must be at least {least}, got {count}.")
+
+
 def from_samples(
     costs_nats: Tensor, distortions: Tensor, *, method: str, side: Side, lmbda: float, began: float
 ) -> Estimate:

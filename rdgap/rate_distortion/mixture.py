@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
-from .estimate import Estimate, from_samples
+from .estimate import Estimate, check_counts, from_samples
 from .sources import VectorSource
 
 _CHUNK_NUMBERS = 20_000_000  # most numbers in a temporary; bounds the memory
@@ -98,10 +98,7 @@ def mixture_upper_bound(
         ValueError: If a count is too small.
     """
     began = time.perf_counter()
-    for name, count, least in (("components", components, 1), ("training_samples", training_samples, 2),
-                               ("samples", samples, 2)):  # fmt: skip
-        if count < least:
-            raise ValueError(f"`{name}` must be at least {least}, got {count}.")
+    check_counts(("components", components, 1), ("training_samples", training_samples, 2), ("samples", samples, 2))
     mixture = fit(
         source.sample(training_samples, generator), source.noise_variance(lmbda), components, steps, generator
     )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import trange
 
-from .estimate import Estimate, from_samples
+from .estimate import Estimate, check_counts, from_samples
 from .sources import VectorSource
 
 FEWEST_SHARING = 10.0
@@ -53,10 +53,7 @@ def nerd_upper_bound(
         RuntimeError: If too few codewords share the description of a sample, because the rate is too close to `log m`.
     """
     began = time.perf_counter()
-    for name, count, least in (("steps", steps, 1), ("codewords", codewords, 2), ("batch", batch, 2),
-                               ("samples", samples, 2)):  # fmt: skip
-        if count < least:
-            raise ValueError(f"`{name}` must be at least {least}, got {count}.")
+    check_counts(("steps", steps, 1), ("codewords", codewords, 2), ("batch", batch, 2), ("samples", samples, 2))
     network = _train(
         source, lmbda, steps=steps, codewords=min(codewords, _TRAINING_CODEWORDS), batch=batch, generator=generator
     )

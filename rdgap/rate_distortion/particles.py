@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
-from .estimate import Estimate, from_samples
+from .estimate import Estimate, check_counts, from_samples
 from .sources import VectorSource
 
 _ROWS = 2048
@@ -74,10 +74,7 @@ def particle_upper_bound(
             about their number than about the source.
     """
     began = time.perf_counter()
-    for name, count, least in (("particles", particles, 2), ("steps", steps, 1), ("batch", batch, 2),
-                               ("samples", samples, 2)):  # fmt: skip
-        if count < least:
-            raise ValueError(f"`{name}` must be at least {least}, got {count}.")
+    check_counts(("particles", particles, 2), ("steps", steps, 1), ("batch", batch, 2), ("samples", samples, 2))
     points = source.sample(particles, generator)
     log_shares = torch.full((particles,), -math.log(particles), dtype=points.dtype)
     for step in trange(steps, desc="particles", leave=False, disable=None):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from .._files import replacing
+from .._files import replacing, sha256
 from ..metrics import psnr_db
 from ..ntc.codec import NTCCodec
 from ..objective import check_lmbda, nats_to_bpp
@@ -112,7 +111,7 @@ def train(
         "steps": steps,
         "bf16": bf16,
         "init_from": init_from.name if init_from else None,
-        "init_from_sha256": hashlib.sha256(init_from.read_bytes()).hexdigest() if init_from else None,
+        "init_from_sha256": sha256(init_from) if init_from else None,
         "validate_every": validate_every,
     }
     if finished := _finished_before(files, configuration, sources):

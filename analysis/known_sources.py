@@ -237,11 +237,9 @@ def measure_coding(job: Job) -> list[dict[str, object]]:
         return max(0.0, interval[0] + luck - slack) / PIXEL, (interval[1] + luck + slack) / PIXEL
 
     irreducible, fixed_decoder = on_these_samples((lower, upper)), on_these_samples(fixed)
-    # Chains that lag behind raise even the right sums: without an integral the lower bound is held to the upper one.
-    bounded = torch.minimum(gaps.equilibrium_lower_bpp, gaps.neg_log_gamma_upper_bpp)
     gaps = replace(
         gaps,
-        equilibrium_lower_bpp=bounded if own_of_samples is None else own_of_samples / PIXEL,
+        equilibrium_lower_bpp=gaps.equilibrium_lower_bpp if own_of_samples is None else own_of_samples / PIXEL,
         source=SourceBounds(
             irreducible_lower_bpp=irreducible[0],
             irreducible_upper_bpp=irreducible[1],

@@ -113,6 +113,22 @@ def test_the_payload_is_as_long_as_the_estimate(kind, monkeypatch):
     assert 0.995 * estimated_bytes < header.payload_bytes < 1.002 * estimated_bytes + 32
 
 
+@pytest.mark.parametrize("kind", KINDS, ids="-".join)
+def test_a_stream_is_shorter_than_its_estimate_by_what_escapes_save(kind, monkeypatch):
+    codec = codec_of(*kind)
+    image = random_images(3, 640, 960)
+    with torch.no_grad():
+        *first, last = codec.sample_prior(codec.infer(image[None]), generator())
+    outliers = torch.rand(last.shape, generator=generator(1)) < 0.01
+    latents = (*first, torch.where(outliers, last + 400 * torch.sign(last), last))
+    monkeypatch.setattr(codec, "infer", lambda images: latents)
+    coder = Coder(codec)
+    estimated_bits, coded_bits = evaluate_image(codec, image).bits, 8 * len(coder.encode(image))
+    saving_bits = coder.tail_saving_bits(image)
+    assert saving_bits > 0.01 * estimated_bits
+    assert abs(coded_bits - (estimated_bits - saving_bits)) < 0.005 * estimated_bits + 8 * 32
+
+
 @pytest.fixture(scope="module")
 def photograph() -> torch.Tensor:
     data = data_folder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ from ..images import to_8bit
 from ..model import Latents
 from ..ntc.codec import NTCCodec
 from ..ntc.deployment import deployed
-from ..ntc.priors import CodingStep, Hyperprior, Prior, Visitor
+from ..ntc.priors import CodingStep, Hyperprior, Prior, Visitor, gaussian_log_density
 from .bitstream import (
     IDENTITY_BYTES,
     MAX_PIXELS,
@@ -25,9 +26,9 @@ from .bitstream import (
     padded_pixels,
     unpack,
 )
-from .entropy import LARGEST_SYMBOL, Integers, SymbolReader, SymbolWriter
+from .entropy import LARGEST_SYMBOL, Integers, SymbolReader, SymbolWriter, escaped
 from .fixed_point import in_fixed_point, on_grid, with_children
-from .tables import ExactDensity, gaussian_tables, scale_index
+from .tables import ExactDensity, Tables, gaussian_tables, scale_index
 
 
 class Coder:
@@ -106,6 +107,35 @@ class Coder:
             factor=self.codec.factor,
         )
         return stream, y
+
+    @torch.no_grad()
+    def tail_saving_bits(self, image: Tensor) -> float:
+        """Return how many bits fewer an image's escaped symbols take in its stream than the prior charges for them.
+
+        Far out in a tail the prior's charge grows with the square of the distance, an escape's with its logarithm. All
+        other symbols take what the prior charges, up to the rounding of tables: a stream is as long as its estimate
+        less this. Errors as `encode`.
+        """
+        self._check(image)
+        first, symbols_of = self._infer(image)
+        savings = []
+
+        def add(symbols: Tensor, table: Integers, tables: Tables, log_prior: Tensor) -> None:
+            outside, bits = escaped(_to_numpy(symbols), table, tables)
+            charged = -log_prior.flatten().double().numpy()[outside] / math.log(2)
+            savings.append(float((charged - bits).sum()))
+
+        def visit(step: CodingStep) -> Tensor:
+            here = symbols_of(step)
+            log_prior = gaussian_log_density(here, step.scale)[..., step.mask]
+            add(here[..., step.mask], _table_of(step), gaussian_tables(), log_prior)
+            return step.mean + here
+
+        values = (first + self._offset()).float().to(self._device)
+        of_first = self.codec.prior.density.log_density(values).cpu()
+        add(first, _channels(first.shape), self.density.tables, of_first)
+        self._walk(first, visit)
+        return sum(savings)
 
     @torch.no_grad()
     def reconstruct(self, symbols: Latents, height: int, width: int) -> Tensor:

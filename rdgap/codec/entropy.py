@@ -10,7 +10,7 @@ from constriction import stream  # pyright: ignore[reportAttributeAccessIssue]
 from numpy.typing import NDArray
 
 from .bitstream import BitstreamError
-from .tables import Tables
+from .tables import PROBABILITY_BITS, Tables
 
 Integers = NDArray[np.int64]
 
@@ -19,7 +19,8 @@ LARGEST_SYMBOL = 2**30
 
 _WORD_BYTES = 4
 _CHUNK_BITS = 16
-_LENGTHS = stream.model.Uniform(2 + (2 * LARGEST_SYMBOL).bit_length())
+_NUMBER_OF_LENGTHS = 2 + (2 * LARGEST_SYMBOL).bit_length()
+_LENGTHS = stream.model.Uniform(_NUMBER_OF_LENGTHS)
 _CHUNKS = [stream.model.Uniform(2**bits) for bits in range(1, _CHUNK_BITS + 1)]
 
 
@@ -47,8 +48,7 @@ class SymbolWriter:
             self._write_escaped(symbols[outside], lowest[outside], highest[outside])
 
     def _write_escaped(self, symbols: Integers, lowest: Integers, highest: Integers) -> None:
-        above = symbols > highest
-        excess = np.where(above, 2 * (symbols - highest) - 1, 2 * (lowest - symbols))  # 1, 2, ... outwards, in turn
+        excess = _excess(symbols, lowest, highest)
         lengths = _bit_lengths(excess)
         self._coder.encode(lengths.astype(np.int32), _LENGTHS)
         for places, shift, bits in _chunks(lengths):
@@ -94,6 +94,20 @@ class SymbolReader:
             return self._coder.decode(model, number).astype(np.int64)
         except AssertionError as error:
             raise BitstreamError("the payload is not one that this model writes.") from error
+
+
+def escaped(symbols: Integers, table: Integers, tables: Tables) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Return which symbols, (number,), are outside of the tables of those numbers, and the bits of each of these."""
+    lowest, highest = tables.lowest[table], tables.highest[table]
+    outside = (symbols < lowest) | (symbols > highest)
+    shares = np.array([tables.counts[number][-1] for number in table[outside]]) / 2.0**PROBABILITY_BITS
+    lengths = _bit_lengths(_excess(symbols[outside], lowest[outside], highest[outside]))
+    return outside, np.log2(_NUMBER_OF_LENGTHS / shares) + lengths - 1
+
+
+def _excess(symbols: Integers, lowest: Integers, highest: Integers) -> Integers:
+    """Return 1, 2, ... for symbols outside of `lowest` ... `highest`, outwards and in turn."""
+    return np.where(symbols > highest, 2 * (symbols - highest) - 1, 2 * (lowest - symbols))
 
 
 def _runs(table: Integers) -> tuple[Integers, Iterator[tuple[int, slice]]]:

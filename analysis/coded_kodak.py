@@ -185,20 +185,21 @@ def shares_of_allowance(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArr
 def markdown(table: pd.DataFrame) -> str:
     """Return what the README shows: lengths and exactness of each model over its lmbdas and all images."""
     lines = [
-        "| model | lmbdas | streams | coded over estimated, all | each, least and most | of 0.2 % + 32 bytes | same, less escapes' savings "
+        "| model | lmbdas | streams | coded over estimated, all | each, least and most "
+        "| over estimate, of 0.2 % + 32 bytes | the same less what escapes save "
         "| other values, 1 and 2 threads | other latents, old CPU | other values, old CPU |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for model, rows in table.groupby("model"):
         old = rows.loc[rows["values_differing_old_cpu"].notna()]
         excess = 100 * (rows["bits_coded"] / rows["bits_estimated"] - 1)
-        shares = shares_of_allowance(rows)
+        shares = " | ".join(f"{100 * each.min():+.0f} to {100 * each.max():+.0f} %" for each in shares_of_allowance(rows))
         threads = rows[[f"values_differing_{way}_threads" for way in ("one_to_two", "two_to_one")]].dropna()
         lines.append(
             f"| {model} | {rows['lmbda'].nunique()} | {len(rows)} "
             f"| {100 * (rows['bits_coded'].sum() / rows['bits_estimated'].sum() - 1):+.3f} % "
             f"| {excess.min():+.2f} %, {excess.max():+.2f} % "
-            f"| {' | '.join(f'{100 * share.min():+.0f} to {100 * share.max():+.0f} %' for share in shares)} | {int(threads.to_numpy().sum())} "
+            f"| {shares} | {int(threads.to_numpy().sum())} "
             f"in {len(threads)} streams "
             f"| {int(old['latents_differing_old_cpu'].sum())} "
             f"| {1e6 * old['values_differing_old_cpu'].sum() / (3 * old['num_pixels'].sum()):.0f} in a million, "

@@ -193,7 +193,9 @@ def markdown(table: pd.DataFrame) -> str:
     for model, rows in table.groupby("model"):
         old = rows.loc[rows["values_differing_old_cpu"].notna()]
         excess = 100 * (rows["bits_coded"] / rows["bits_estimated"] - 1)
-        shares = " | ".join(f"{100 * each.min():+.0f} to {100 * each.max():+.0f} %" for each in shares_of_allowance(rows))
+        shares = " | ".join(
+            f"{100 * each.min():+.0f} to {100 * each.max():+.0f} %" for each in shares_of_allowance(rows)
+        )
         threads = rows[[f"values_differing_{way}_threads" for way in ("one_to_two", "two_to_one")]].dropna()
         lines.append(
             f"| {model} | {rows['lmbda'].nunique()} | {len(rows)} "

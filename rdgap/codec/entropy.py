@@ -100,9 +100,9 @@ def escaped(symbols: Integers, table: Integers, tables: Tables) -> tuple[NDArray
     """Return which symbols, (number,), are outside of the tables of those numbers, and the bits of each of these."""
     lowest, highest = tables.lowest[table], tables.highest[table]
     outside = (symbols < lowest) | (symbols > highest)
-    shares = np.array([tables.counts[number][-1] for number in table[outside]]) / 2.0**PROBABILITY_BITS
-    lengths = _bit_lengths(_excess(symbols[outside], lowest[outside], highest[outside]))
-    return outside, np.log2(_NUMBER_OF_LENGTHS / shares) + lengths - 1
+    counts = np.array([tables.counts[number][-1] for number in table[outside]], np.float64)
+    lengths = _bit_lengths(_excess(symbols[outside], lowest[outside], highest[outside])).astype(np.float64)
+    return outside, PROBABILITY_BITS - np.log2(counts / _NUMBER_OF_LENGTHS) + (lengths - 1)
 
 
 def _excess(symbols: Integers, lowest: Integers, highest: Integers) -> Integers:

@@ -84,11 +84,18 @@ class FixedUpsampling(nn.Module):
         self.outputs = weight.shape[1]
         rules = self._rules(size)
         self._phases = [len(rule) for rule in rules]
-        self._kernels = [
-            [torch.einsum("iy,jx,coyx->cijo", down, right, weight).flatten(1).float() for right in rules]
-            for down in rules
+        bias = torch.cat(biases).detach()
+        self._products = [
+            [
+                # Of b or c down as well as across one is in every output: the bias enters there.
+                _Linear(
+                    torch.einsum("iy,jx,coyx->ijoc", down, right, weight).flatten(0, 2).float(),
+                    bias.repeat(len(down) * len(right)) if i % 2 == j % 2 == 1 else None,
+                )
+                for j, right in enumerate(rules)
+            ]
+            for i, down in enumerate(rules)
         ]
-        self._bias = torch.cat(biases).detach()
 
     def _rules(self, size: int) -> list[Tensor]:
         """Return for a - b, b, c - b, c, d - c the combinations of kernel entries, (phases, size), they meet."""
@@ -115,7 +122,9 @@ class FixedUpsampling(nn.Module):
         strips = []
         for j, across in enumerate(self._phases):
             products = [
-                self._product(inputs, i, j).view(batch, rows, columns, along, across, self.outputs).transpose(3, 4)
+                self._products[i][j](inputs[i][j].flatten(0, 2))
+                .view(batch, rows, columns, along, across, self.outputs)
+                .transpose(3, 4)
                 for i, along in enumerate(self._phases)
             ]
             strip = y.new_empty(batch, rows, 2, stride, columns, across, self.outputs)
@@ -125,13 +134,6 @@ class FixedUpsampling(nn.Module):
         self._join(strips, joined)
         upsampled = joined.view(batch, 2 * rows * stride, 2 * columns * stride, self.outputs)
         return upsampled[:, : height * stride, : width * stride].permute(0, 3, 1, 2)
-
-    def _product(self, inputs: list[list[Tensor]], i: int, j: int) -> Tensor:
-        """Return (positions, phases * outputs) of one of the 25 inputs."""
-        entering, kernel = inputs[i][j].flatten(0, 2), self._kernels[i][j]
-        if i % 2 == j % 2 == 1:  # b or c down as well as across, one of which is in every output: bias enters there
-            return torch.addmm(self._bias.repeat(kernel.shape[1] // self.outputs), entering, kernel)
-        return entering @ kernel
 
     def _join(self, products: Sequence[Tensor], pair: Tensor) -> None:
         """Write the outputs about b and about c, (..., 2, stride, outputs), given the five products of each."""
@@ -145,6 +147,22 @@ class FixedUpsampling(nn.Module):
         about_c[..., between, :] = of_c[..., : self.between, :]
         torch.add(of_step[..., self.first :, :], of_c[..., self.between :, :], out=about_b[..., last, :])
         torch.add(of_d, of_c[..., self.between :, :], out=about_c[..., last, :])
+
+
+class _Linear:
+    """A matrix product with fixed weights, (outputs, inputs), in oneDNN's own layout of them: a tenth faster."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
+        self._packed = torch.backends.mkldnn.is_available() and weight.numel() > 0  # it refuses empty ones
+        if self._packed:
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map (number, inputs), float32, to (number, outputs)."""
+        if self._packed:
+            return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return nn.functional.linear(x, self._weight, self._bias)
 
 
 def _differences(x: Tensor, axis: int) -> list[Tensor]:

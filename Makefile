@@ -45,6 +45,9 @@ figures: $(READY)
 	$(RUN) figures/published_savings.py
 	$(RUN) figures/fig11_straight_paths.py
 	$(RUN) figures/fig12_eta.py
+	$(RUN) figures/known_estimates.py
+	$(RUN) figures/known_sources.py
+	$(RUN) figures/known_refits.py
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info

@@ -2,6 +2,7 @@
 
 from .ais import AnnealedEstimate as AnnealedEstimate
 from .ais import anneal as anneal
+from .ais import anneal_from_each as anneal_from_each
 from .bidirectional import BidirectionalEstimate as BidirectionalEstimate
 from .bidirectional import bidirectional as bidirectional
 from .bidirectional import both_sides as both_sides

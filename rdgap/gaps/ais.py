@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -155,6 +155,66 @@ def anneal(
         divergent_share=walk.divergent_share,
         kernel=kernel,
         state=walk.state,
+    )
+
+
+def anneal_from_each(
+    posterior: Posterior,
+    bases: Sequence[Gaussian],
+    *,
+    chains: int,
+    temperatures: int,
+    generator: torch.Generator,
+    leapfrog_steps: int = LEAPFROG_STEPS,
+    target_acceptance: float = TARGET_ACCEPTANCE,
+) -> AnnealedEstimate:
+    """Estimate `log Gamma` as `anneal`, with equal shares of the chains from each of several bases.
+
+    Every weight is an unbiased estimate of `Gamma`, wherever its chain began, and so is their mean: a base that suits
+    an image badly costs no more than its share of the chains, log 2 nats if it is one of two.
+
+    Args:
+        posterior: Target.
+        bases: Fitted Gaussians of each image; of a number of chains that is no multiple, the first have one more.
+        chains: Of all bases together.
+        temperatures: As for `anneal`, like the rest.
+        generator: Source of all random numbers.
+        leapfrog_steps: Per HMC move.
+        target_acceptance: Mean acceptance probability that the step sizes are tuned for.
+
+    Returns:
+        Estimate with `chains` sums for each image, bases in turn; `kernel` and `state` are those of all images from
+        the first base, then all from the next.
+
+    Raises:
+        RuntimeError: If the energy is not finite where a base puts its samples.
+    """
+    number, rank = len(bases), max(base.factor.shape[-1] for base in bases)
+    factors = [torch.nn.functional.pad(base.factor, (0, rank - base.factor.shape[-1])) for base in bases]
+    stacked = Gaussian(
+        mean=torch.cat([base.mean for base in bases]),
+        log_std=torch.cat([base.log_std for base in bases]),
+        factor=torch.cat(factors),
+    )
+    estimate = anneal(
+        posterior.repeated(number),
+        stacked,
+        chains=-(-chains // number),
+        temperatures=temperatures,
+        generator=generator,
+        leapfrog_steps=leapfrog_steps,
+        target_acceptance=target_acceptance,
+    )
+
+    def by_image(sums: Tensor) -> Tensor:
+        return sums.unflatten(1, (number, -1)).flatten(0, 1)[:chains]
+
+    return replace(
+        estimate,
+        upper_sums_nats=by_image(estimate.upper_sums_nats),
+        lower_sums_nats=by_image(estimate.lower_sums_nats),
+        acceptance=estimate.acceptance.unflatten(0, (number, -1)).mean(0),
+        divergent_share=estimate.divergent_share.unflatten(0, (number, -1)).mean(0),
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..model import Codec
 from ..objective import check_lmbda, nats_to_bpp
-from .ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE, anneal
+from .ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE, anneal_from_each
 from .pilot import widen
 from .posterior import Posterior, flatten
 from .variational import Box, fit_box, fit_gaussian
@@ -78,7 +78,8 @@ class GapDecomposition:
         encoder_bpp: Cost of the encoder's `q`, the unit box around its output.
         fitted_box_bpp: Cost of a unit box fitted to the image: an upper bound on the best box.
         fitted_gaussian_bpp: Cost of a fitted diagonal Gaussian: an upper bound on the best of its family. It belongs
-            to no gap. Annealing starts from it as pilot chains have widened it, see `widen`.
+            to no gap. Half of the annealed chains start from it, half from what pilot chains have widened it to, see
+            `widen`.
         neg_log_gamma_upper_bpp: `-log Gamma`, the cost of the ideal channel, by annealed importance sampling.
         equilibrium_lower_bpp: `-log Gamma` by right sums of thermodynamic integration along the same chains: a lower
             bound as far as they are in equilibrium.
@@ -263,9 +264,9 @@ def decompose(
     posterior = Posterior(model, images, lmbda, batch=batch, bf16=bf16)
     box = fit_box(posterior, steps=fit_steps, generator=generator)
     gaussian = fit_gaussian(posterior, steps=fit_steps, generator=generator)
-    estimate = anneal(
+    estimate = anneal_from_each(
         posterior,
-        widen(posterior, gaussian, generator=generator),
+        (gaussian, widen(posterior, gaussian, generator=generator)),
         chains=chains,
         temperatures=temperatures,
         generator=generator,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,12 @@ class Posterior:
             latents = [model.infer(image[None]) for image in images]  # an encoder is often wider than its decoder
         self._shapes = [latent.shape[1:] for latent in latents[0]]
         self.location = torch.cat([flatten(location) for location in latents])
+
+    def repeated(self, times: int) -> Posterior:
+        """Return the posterior of all images, then all of them again, so many times."""
+        repeated = copy(self)
+        repeated.images, repeated.location = self.images.repeat(times, 1, 1, 1), self.location.repeat(times, 1)
+        return repeated
 
     @property
     def num_pixels(self) -> int:

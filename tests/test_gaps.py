@@ -16,6 +16,7 @@ from rdgap.gaps import (
     Posterior,
     SourceBounds,
     anneal,
+    anneal_from_each,
     bidirectional,
     both_sides,
     decompose,
@@ -328,6 +329,24 @@ def test_mean_of_exponentiated_weights_is_gamma_even_with_few_temperatures() -> 
     estimate = anneal(posterior, best_diagonal(toy, images, LMBDA), chains=20_000, temperatures=3, generator=seeded(0))
     assert float(estimate.stderr_nats) < 0.01
     assert_agrees(estimate.neg_log_gamma_upper_nats, estimate.stderr_nats, toy.neg_log_gamma(images, LMBDA))
+
+
+def test_weights_from_several_bases_average_to_gamma_and_a_bad_base_costs_its_share_of_the_chains() -> None:
+    toy = linear_toy(2, 12, seed=0)
+    posterior, images = posterior_of(toy, number=2)
+    good = best_diagonal(toy, images, LMBDA)
+    bad = replace(good, mean=good.mean + 1.5 * good.log_std.exp())
+    truth = toy.neg_log_gamma(images, LMBDA)
+    settings = {"temperatures": 5, "generator": seeded(0)}
+    estimate = anneal_from_each(posterior, (good, bad), chains=20_001, **settings)
+    assert estimate.upper_sums_nats.shape == (20_001, 2)
+    assert estimate.acceptance.shape == (2,)
+    assert_agrees(estimate.neg_log_gamma_upper_nats, estimate.stderr_nats, truth)
+    from_bad = estimate.upper_sums_nats[1::2]
+    assert (from_bad.mean(0) > estimate.upper_sums_nats[::2].mean(0) + 1).all()
+    alone = anneal(posterior, good, chains=10_001, **settings)
+    excess = estimate.neg_log_gamma_upper_nats - alone.neg_log_gamma_upper_nats
+    assert (excess < math.log(2) + 5 * torch.hypot(estimate.stderr_nats, alone.stderr_nats)).all()
 
 
 def test_few_temperatures_and_one_chain_lie_above_the_truth_on_average() -> None:

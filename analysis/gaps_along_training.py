@@ -134,8 +134,11 @@ def _measure(table: Path, snapshots: Mapping[int, Path], paths: Sequence[Path], 
     """
     hashes = {str(step): sha256(path) for step, path in snapshots.items()}
     record = table.with_suffix(".json")
-    if table.exists() and json.loads(record.read_text(encoding="utf-8"))["snapshots_sha256"] != hashes:
-        raise ValueError(f"{table} holds other snapshots: remove it, or write to another `--tables FOLDER`.")
+    if table.exists():
+        before = json.loads(record.read_text(encoding="utf-8"))["snapshots_sha256"]
+        if any(before.get(step, digest) != digest for step, digest in hashes.items()):
+            raise ValueError(f"{table} holds other snapshots: remove it, or write to another `--tables FOLDER`.")
+        hashes = before | hashes
     codec = read_codec(next(iter(snapshots.values())))
     settings = {"temperatures": 3, "fit_steps": 5} if smoke else {"temperatures": TEMPERATURES, "fit_steps": FIT_STEPS}
     command = "python analysis/gaps_along_training.py --images KODAK --train PHOTOS"

@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+KODAK ?= data/kodak
 READY = $(VENV)/ready
 
-.PHONY: help demo test lint wheel bench figures clean
+.PHONY: help demo test lint wheel bench tables smoke figures clean
 
 help:
 	@echo "make demo     set up, then measure the shipped codecs on two photographs; pictures under out/demo/"
@@ -12,6 +13,8 @@ help:
 	@echo "make lint     style and types"
 	@echo "make wheel    build the wheel into dist/"
 	@echo "make bench    speed beside what else one could use"
+	@echo "make tables   run all experiments with photographs in KODAK=FOLDER and TRAIN=FOLDER; hours, resumes"
+	@echo "make smoke    every experiment from end to end in two minutes, into a temporary folder (make tables SMOKE=1)"
 	@echo "make figures  draw the figures from the committed tables into figures/out/"
 	@echo "make clean    remove the environment and everything built"
 
@@ -38,13 +41,14 @@ wheel: $(READY)
 bench: $(READY)
 	$(RUN) -m benchmarks
 
+tables: $(READY)
+	$(RUN) analysis $(if $(SMOKE),--smoke,--images $(KODAK) $(if $(TRAIN),--train $(TRAIN)))
+
+smoke: $(READY)
+	$(RUN) analysis --smoke
+
 figures: $(READY)
-	$(RUN) figures/kodak_rd.py
-	$(RUN) figures/kodak_gaps.py
-	$(RUN) figures/sga_kodak.py
-	$(RUN) figures/published_savings.py
-	$(RUN) figures/fig11_straight_paths.py
-	$(RUN) figures/fig12_eta.py
+	$(RUN) figures
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info

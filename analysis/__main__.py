@@ -105,7 +105,7 @@ def write_smoke_images(folder: Path) -> None:
         random = np.random.default_rng(seed)
         coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((96, 80), Image.Resampling.BICUBIC), dtype=np.float64)
-        noisy = (smooth + random.normal(0, 12, smooth.shape)).round().clip(0, 255)
+        noisy = (smooth + random.normal(0, 4, smooth.shape)).round().clip(0, 255)
         Image.fromarray(noisy.astype(np.uint8)).save(folder / f"kodim{seed + 1:02d}.png")
 
 

@@ -2,11 +2,11 @@
 
 python analysis/ablations.py      # reads the tables that kodak.py, sga_kodak.py and complexity.py have made; seconds
 
-Each pair is compared where both are trained, at the size of the paper and as "lite" models; pairs of which one has no
-weights yet are named in one line, and are added by the same command when they have. Writes
+Each pair is compared where both are trained, at the size of the paper and as "lite" models; those without weights yet
+are named in one line, and are added by the same command when they have some. Writes
 
-- tables/ablations.csv: BD-rate of each variant over its reference (curve of mean PSNR, PCHIP; a pair needs two lmbdas in
-  common) with its bootstrap interval over images, and the MACs per pixel of the part that differs;
+- tables/ablations.csv: BD-rate of each variant over its reference (curve of mean PSNR, PCHIP) with a bootstrap interval
+  over images, where they have two lmbdas in common, and the MACs per pixel of the part that differs;
 - tables/ablations_lagrangian.csv: the change of L = bpp + lmbda * mse at each lmbda, which tells low from high rates;
 - tables/sga_bd_rate.csv: BD-rate of each model with iterative encoding over itself without, on the crops of
   sga_kodak.csv, in all ways of averaging;
@@ -31,7 +31,7 @@ from rdgap import _cli
 from rdgap._files import sha256, write_json
 from rdgap.bdrate import CodecGrid, codec_grids, compare
 from rdgap.bdrate.report import frame
-from rdgap.tables import ABLATIONS, ABLATIONS_LAGRANGIAN, BD, ENCODED, EVALUATION, read_table, write_table
+from rdgap.tables import ABLATIONS, ABLATIONS_LAGRANGIAN, BD, COMPLEXITY, ENCODED, EVALUATION, read_table, write_table
 
 RESAMPLES = 2000
 
@@ -69,7 +69,8 @@ def _run(options: argparse.Namespace) -> None:
     tables: Path = options.tables
     resamples = 20 if options.smoke else RESAMPLES
     measured = read_table(tables / "kodak_learned.csv", EVALUATION)
-    macs = pd.read_csv(tables / "complexity.csv").set_index(["codec", "transform"])["macs_per_pixel"]
+    counted = read_table(tables / "complexity.csv", COMPLEXITY).to_dict("records")
+    macs = {(row["codec"], row["transform"]): row["macs_per_pixel"] for row in counted}
     rows, costs, missing = [], [], []
     for pair in PAIRS:
         for size in ("", "-lite"):
@@ -81,11 +82,9 @@ def _run(options: argparse.Namespace) -> None:
                 row, of_pair = _compare(measured, pair, f"{pair.reference}{size}", variant, resamples)
                 costs += of_pair
                 if row:
-                    row |= {
-                        f"{side}_macs_per_pixel": float(macs.get((row[side], pair.part), np.nan))
-                        for side in ("reference", "variant")
-                    }
-                    rows.append(row)
+                    sides = {"reference": f"{pair.reference}{size}", "variant": variant}
+                    of_part = {side: macs.get((name, pair.part), np.nan) for side, name in sides.items()}
+                    rows.append(row | {f"{side}_macs_per_pixel": count for side, count in of_part.items()})
     if missing:
         print(f"no trained weights yet: {', '.join(sorted(set(missing)))}")
     sources = [tables / name for name in ("kodak_learned.csv", "sga_kodak.csv", "complexity.csv")]
@@ -116,11 +115,11 @@ def _compare(
     measured: pd.DataFrame, pair: Ablation, reference: str, variant: str, resamples: int
 ) -> tuple[dict[str, object], list[dict[str, object]]]:
     """Return the row of a pair, none where its curves allow no BD-rate, and its change of L at each common lmbda."""
-    labels = {"ablation": pair.name, "part": pair.part, "reference": reference, "variant": variant}
+    labels: dict[str, object] = {"ablation": pair.name, "part": pair.part, "reference": reference, "variant": variant}
     both = measured.loc[measured["codec"].isin([reference, variant]), :]
     both = both.assign(lagrangian_bpp=both["bits"] / both["num_pixels"] + both["setting"] * both["mse"])
     costs = both.pivot(index=["setting", "image"], columns="codec", values="lagrangian_bpp").dropna()
-    changes = []
+    changes: list[dict[str, object]] = []
     for lmbda, of_image in costs.groupby("setting"):
         change = 100 * (of_image[variant] / of_image[reference] - 1).to_numpy()
         half = student.ppf(0.975, len(change) - 1) * change.std(ddof=1) / len(change) ** 0.5
@@ -128,10 +127,11 @@ def _compare(
         changes.append(
             labels
             | {"lmbda": lmbda, "images": len(change)}
-            | {f"{codec}_lagrangian_bpp": float(of_image[labels[codec]].mean()) for codec in ("reference", "variant")}
+            | {"reference_lagrangian_bpp": float(of_image[reference].mean())}
+            | {"variant_lagrangian_bpp": float(of_image[variant].mean())}
             | {"change_percent": mean, "change_low_percent": mean - half, "change_high_percent": mean + half}
         )
-    lmbdas = sorted({float(row["lmbda"]) for row in changes})
+    lmbdas = sorted(set(costs.index.get_level_values("setting")))
     if len(lmbdas) < 2:
         print(f"{variant} over {reference}: no BD-rate, because they have {len(lmbdas)} lmbda in common")
         return {}, changes

@@ -10,7 +10,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from _figure import OUT, MissingTable, write
+from _figure import OUT, MissingTableError, write
 
 HERE = Path(__file__).resolve().parent
 NAMES = sorted(path.stem for path in HERE.glob("*.py") if not path.stem.startswith("_"))
@@ -24,7 +24,7 @@ def main() -> int:
     for name in NAMES:
         try:
             write(importlib.import_module(name).draw, name, out)
-        except MissingTable as error:
+        except MissingTableError as error:
             print(f"{name}: left out, {error}", flush=True)
         else:
             print(f"{name}: {out / name}.png and .pdf", flush=True)

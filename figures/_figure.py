@@ -69,7 +69,7 @@ PUBLISHED: Mapping[str, tuple[str, str]] = {
 CONVENTIONAL: Mapping[str, Any] = {"bpg": "--", "vtm": (0, (5, 1, 1, 1)), "webp": "-.", "jpeg": "-"}
 
 
-class MissingTable(ValueError):
+class MissingTableError(ValueError):
     """A table that a figure reads has not been measured yet."""
 
 
@@ -77,12 +77,12 @@ def read(name: str, schema: Schema | None = None) -> pd.DataFrame:
     """Read a committed table.
 
     Raises:
-        MissingTable: If it is not there; the message says what makes it.
+        MissingTableError: If it is not there; the message says what makes it.
     """
     path = TABLES / name
     if not path.exists():
         maker = MAKERS.get(name, path.stem)
-        raise MissingTable(f"analysis/tables/{name} is not there yet; `python analysis/{maker}.py` makes it.")
+        raise MissingTableError(f"analysis/tables/{name} is not there yet; `python analysis/{maker}.py` makes it.")
     return read_table(path, schema) if schema else pd.read_csv(path)
 
 
@@ -90,7 +90,7 @@ def measured_grids(dataset: str = "kodak", measure: MeasureName = "psnr") -> dic
     """Return every model's points on a data set by name; none where it was not measured, or not by this measure."""
     try:
         table = read(f"{dataset}_learned.csv", EVALUATION)
-    except MissingTable:
+    except MissingTableError:
         return {}
     column = {"psnr": "psnr_db", "ms-ssim": "ms_ssim", "lpips": "lpips"}[measure]
     table = table.loc[table.groupby("codec")[column].transform(lambda values: values.notna().all()), :]
@@ -143,7 +143,7 @@ def write(draw: Callable[[], Figure], name: str, out: Path) -> None:
     """Draw a figure and write it as .png and .pdf.
 
     Raises:
-        MissingTable: If a table is not there.
+        MissingTableError: If a table is not there.
     """
     with mpl.rc_context(STYLE):
         figure = draw()
@@ -157,7 +157,7 @@ def main(draw: Callable[[], Figure], file: str) -> int:
     arguments.add_argument("--out", type=Path, default=OUT, help="folder of the pictures")
     try:
         write(draw, Path(file).stem, arguments.parse_args().out)
-    except MissingTable as error:
+    except MissingTableError as error:
         print(f"{Path(file).name}: {error}", file=sys.stderr)
         return 2
     return 0

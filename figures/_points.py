@@ -8,7 +8,7 @@ from typing import Any
 
 from _figure import PUBLISHED, read
 
-from rdgap.tables import BD
+from rdgap.tables import BD, COMPLEXITY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +32,16 @@ class Point:
 
 def bd_points(transforms: Sequence[str]) -> list[Point]:
     """Return every codec that has both, with the MACs of `transforms` together, as "synthesis"."""
-    complexity = read("complexity.csv")
+    complexity = read("complexity.csv", COMPLEXITY)
     complexity = complexity.loc[complexity["transform"].isin(list(transforms)), :]
     macs: dict[str, float] = complexity.groupby("codec")["macs_per_pixel"].sum().to_dict()
     points = []
     for row in _chosen("kodak_bd_rate.csv"):
         if row["codec"] in macs:
             points.append(_point(row["codec"], "", macs[row["codec"]], row))
-    of_paper = {f"paper/{row['codec']}": row for row in _chosen("published_bd_rate.csv") if row["anchor"] == "bpg"}
+    of_paper: dict[str, dict[Any, Any]] = {
+        f"paper/{row['codec']}": row for row in _chosen("published_bd_rate.csv") if row["anchor"] == "bpg"
+    }
     averaged = read("published_baselines_bd_rate.csv")
     averaged = averaged.loc[(averaged["dataset"] == "kodak") & (averaged["interpolation"] == "pchip"), :]
     for row in averaged.to_dict("records"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from _figure import PUBLISHED, draw_published, measured_grids, measured_style, shown, tidy
 from matplotlib.figure import Figure
 
@@ -42,6 +43,10 @@ def curves_on(dataset: str, measure: MeasureName) -> Figure:
     for codec in BASELINES.get((dataset, measure), ()):
         draw_published(axes, codec, dataset, measure)
     axes.set(xlabel=f"Rate [bpp], mean of {images}", ylabel=AXES[measure], xlim=(0, 1.6))
+    learned = [line for line in axes.lines if line.get_marker() != "None"]
+    reached = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in learned])
+    margin = 0.08 * np.ptp(reached)
+    axes.set_ylim(reached.min() - margin, reached.max() + margin)  # conventional codecs go on to lossless
     axes.set_title(name if ours else f"{name}: published points; ours not measured", fontsize=7)
     tidy(axes)
     corner = "upper right" if measure == "lpips" else "lower right"

@@ -1,6 +1,6 @@
 """Figure 13b: BD-rate savings on Kodak over the complexity of the analysis before the two-layer synthesis.
 
-python figures/fig13b_analysis_macs.py      # reads analysis/tables, writes figures/out/fig13b_analysis_macs.png and .pdf
+python figures/fig13b_analysis_macs.py      # reads analysis/tables, writes figures/out/fig13b_analysis_macs.png, .pdf
 """
 
 from __future__ import annotations

@@ -51,7 +51,12 @@ def _draw_sga(axes: Axes, encoded: pd.DataFrame) -> None:
     """Draw the rate that iterative encoding saves each codec over its own encoder, at equal PSNR."""
     for model, rows in encoded.groupby("model"):
         curves = [_curve(rows, f"{kind}bits", f"{kind}mse") for kind in ("encoder_", "")]
-        draw_curve(axes, curves[0], curves[1], measured_style(str(model)))
+        draw_curve(
+            axes,
+            curves[0],
+            curves[1],
+            {**measured_style(str(model)), "marker": "*", "markersize": 6, "label": f"{model} + SGA"},
+        )
     for codec, own in (("paper/2-layer_syn+SGA", "paper/2-layer_syn"), ("others/sga", "others/mbt2018")):
         draw_curve(axes, published_curve(own, "kodak"), published_curve(codec, "kodak"), published_style(codec))
     axes.set(xlabel="PSNR [dB], mean over images", ylabel="Rate saved by SGA [%]", ylim=(0, None))
@@ -61,8 +66,8 @@ def _draw_sga(axes: Axes, encoded: pd.DataFrame) -> None:
 def _curve(rows: pd.DataFrame, bits: str, mse: str) -> RDCurve:
     """Return the curve of mean rate and mean PSNR over the crops."""
     points = rows.assign(rate=rows[bits] / rows["num_pixels"], psnr=10 * np.log10(255**2 / rows[mse]))
-    means = points.groupby("lmbda")[["rate", "psnr"]].mean()
-    return RDCurve(rate_bpp=means["rate"].to_numpy(), quality=means["psnr"].to_numpy(), measure="psnr")
+    means = pd.DataFrame(points.groupby("lmbda")[["rate", "psnr"]].mean()).to_numpy()
+    return RDCurve(rate_bpp=means[:, 0], quality=means[:, 1], measure="psnr")
 
 
 if __name__ == "__main__":

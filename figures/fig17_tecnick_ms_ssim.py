@@ -1,6 +1,6 @@
 """Figure 17: MS-SSIM over rate on Tecnick.
 
-python figures/fig17_tecnick_ms_ssim.py      # reads analysis/tables, writes figures/out/fig17_tecnick_ms_ssim.png and .pdf
+python figures/fig17_tecnick_ms_ssim.py     # reads analysis/tables, writes figures/out/fig17_tecnick_ms_ssim.png, .pdf
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Does a deep decoder have the larger inference gap? Gaps of each model, and differences to the deep baseline.
 
-python figures/shallow_against_deep.py      # reads analysis/tables, writes figures/out/shallow_against_deep.png and .pdf
+python figures/shallow_against_deep.py      # reads analysis/tables, writes figures/out/shallow_against_deep.png, .pdf
 """
 
 from __future__ import annotations

@@ -371,6 +371,15 @@ images: Images in the number; images_without_bd: those left out of it, because t
 """
 
 
+COMPLEXITY: Schema = {
+    "codec": Column(str),
+    "transform": Column(str),
+    "macs_per_pixel": Column(float, minimum=0),
+    "gdn_macs_per_pixel": Column(float, minimum=0),
+    "parameters": Column(int, minimum=0),
+}
+"""The transforms of codecs; `rdgap.complexity.TransformComplexity` says what is counted."""
+
 _PAIR: Schema = {
     "ablation": Column(str),
     "part": Column(str, one_of=("analysis", "synthesis", "hyper_analysis", "hyper_synthesis", "context")),

@@ -5,8 +5,8 @@ python analysis/gaps_along_training.py --images KODAK --snapshots A.safetensors 
 python analysis/gaps_along_training.py                                    # only sums up the committed table again
 
 Trains `two-layer-lite` at lmbda 0.01 for 1000 steps, keeps the averaged weights on the way (step 0: the principal
-components that training starts from), and decomposes each as `analysis/kodak_gaps.py` does the shipped models, with half
-as many temperatures, on every fourth of its crops. `--snapshots` takes those of a run of yours, as
+components that training starts from), and decomposes each on every fourth crop of `analysis/kodak_gaps.py`, as that
+does the shipped models, with half as many temperatures. `--snapshots` takes those of a run of yours, as
 `python -m rdgap.training ... --snapshots` keeps them. Writes `tables/gaps_along_training.csv`, one row per snapshot and
 crop, with provenance beside it, `tables/gaps_along_training_means.csv`, and the block between the markers in the
 top-level README.
@@ -47,7 +47,7 @@ TERMS = ("neg_log_gamma_upper", "approximation_gap", "amortization_gap_lower")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment."""
-    arguments = parser(__doc__, smoke="two steps, two crops, short chains")
+    arguments = parser(__doc__, smoke="two steps, one crop, short chains")
     arguments.add_argument("--images", type=Path, help="folder of the Kodak images; without it nothing is measured")
     source = arguments.add_mutually_exclusive_group()
     source.add_argument("--train", type=Path, help="folder of training photographs")
@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> None:
     table = options.tables / "gaps_along_training.csv"
     if options.images:
         paths = image_paths([options.images])
-        paths = paths[:2] if options.smoke else paths[::STRIDE]
+        paths = paths[:1] if options.smoke else paths[::STRIDE]
         if options.snapshots or not _is_complete(table, paths):
             _measure(table, _snapshots(options), paths, smoke=options.smoke)
     summary = summarize(read_table(table, GAPS_ALONG_TRAINING))

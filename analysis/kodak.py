@@ -56,12 +56,12 @@ def _run(options: argparse.Namespace) -> None:
         device = _cli.device(options.device)
         learned = options.tables / "kodak_learned.csv"
         measure_learned(learned, codecs, images, dataset="kodak", command=COMMAND, device=device)
-        _measure_conventional(options.tables / "kodak_conventional.csv", images, stride=3 if options.smoke else 1)
+        _measure_conventional(options.tables / "kodak_conventional.csv", images, stride=4 if options.smoke else 1)
     summary = summarize(options.tables)
     with replacing(options.tables / "kodak_lagrangian.csv") as temporary:
         summary.to_csv(temporary, index=False, lineterminator="\n")
     if options.smoke:  # whose images BPG has not coded
-        anchor = codec_grids(read_table(options.tables / "kodak_conventional.csv", EVALUATION))["webp"]
+        anchor = codec_grids(read_table(options.tables / "kodak_conventional.csv", EVALUATION))["jpeg"]
     else:
         anchor = codec_grids(read_table(shipped_anchor_path("bpg"), EVALUATION))["bpg"]
     table = bd_rates(options.tables, anchor, resamples=20 if options.smoke else RESAMPLES)
@@ -98,7 +98,7 @@ def measure_learned(
         rows = read_table(path, EVALUATION)
         for codec, lmbda in sorted(set(zip(rows["codec"], rows["setting"], strict=True))):
             of_codec[codec, lmbda] = rows.loc[(rows["codec"] == codec) & (rows["setting"] == lmbda), :]
-    for codec, lmbda in codecs:
+    for codec, lmbda in sorted(codecs, key=lambda pair: pair in of_codec):  # those without any row first
         weights = weights_of(codec, lmbda)
         kept = of_codec.get((codec, lmbda))
         is_measured = kept is not None and set(kept["image"]) == {image.stem for image in images}

@@ -66,6 +66,13 @@ PUBLISHED: Mapping[str, tuple[str, str]] = {
 }
 """Published codecs by the names of their tables: whose look they have, and what they are called."""
 
+GAP_TERMS = {
+    "neg_log_gamma_upper": ("$-\\log\\,\\Gamma$ (upper bound)", "#4c5b6b"),
+    "approximation_gap": ("approximation gap", "#e0a458"),
+    "amortization_gap_lower": ("amortization gap (lower bound)", "#b5443c"),
+}
+"""The terms of the decomposition, from below, with their labels and colours."""
+
 CONVENTIONAL: Mapping[str, Any] = {"bpg": "--", "vtm": (0, (5, 1, 1, 1)), "webp": "-.", "jpeg": "-"}
 
 

@@ -20,7 +20,7 @@ DECODER = ("synthesis", "hyper_synthesis", "context")
 
 
 def draw() -> Figure:
-    """Draw a point per codec; those of two sizes are hulls of their own, because only one of them is fully trained."""
+    """Draw a point per codec; hulls are over the logarithm of MACs, apart for ours, which are less trained."""
     figure = Figure(figsize=(1.6 * COLUMN_WIDTH_INCHES, 3.0), layout="constrained")
     axes = figure.subplots()
     points = bd_points(DECODER)
@@ -30,8 +30,8 @@ def draw() -> Figure:
             point.macs_per_pixel / 1e3, point.bd_rate_percent, yerr=point.errors, capsize=2,
             **{**style, "linestyle": "none"},
         )  # fmt: skip
-    _hull(axes, [point for point in points if point.published], "0.4", "hull, published")
-    _hull(axes, [point for point in points if not point.published], "0.7", "hull, measured here")
+    _draw_hull(axes, [point for point in points if point.published], "0.4", "hull, published")
+    _draw_hull(axes, [point for point in points if not point.published], "0.7", "hull, measured here")
     axes.axhline(0.0, color="0.35", linewidth=0.8)
     axes.set(xscale="log", xlabel="Decoding [thousand MAC per pixel]", ylabel="BD-rate over BPG [%]")
     tidy(axes)
@@ -39,18 +39,24 @@ def draw() -> Figure:
     return figure
 
 
-def _hull(axes: Axes, points: Sequence[Point], colour: str, label: str) -> None:
-    """Draw the lower left part of the convex hull of (log MAC, BD-rate): what no mixture of others beats."""
-    at = sorted({(float(np.log10(point.macs_per_pixel / 1e3)), point.bd_rate_percent) for point in points})
-    hull: list[tuple[float, float]] = []
-    for point in at:
-        if hull and point[1] >= hull[-1][1]:
+def _draw_hull(axes: Axes, points: Sequence[Point], colour: str, label: str) -> None:
+    corners = hull([(float(np.log10(point.macs_per_pixel / 1e3)), point.bd_rate_percent) for point in points])
+    if len(corners) > 1:
+        axes.plot([10**x for x, _ in corners], [y for _, y in corners], color=colour, lw=1, label=label, zorder=1)
+
+
+def hull(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the lower left corners of the convex hull, from left to right: what no mixture of others beats."""
+    corners: list[tuple[float, float]] = []
+    for point in sorted(points):
+        if corners and point[1] >= corners[-1][1]:
             continue  # costs more and is no better
-        while len(hull) > 1 and _turns_up(hull[-2], hull[-1], point):
-            hull.pop()
-        hull.append(point)
-    if len(hull) > 1:
-        axes.plot([10**x for x, _ in hull], [y for _, y in hull], color=colour, linewidth=1, label=label, zorder=1)
+        while len(corners) > 1 and _turns_up(corners[-2], corners[-1], point):
+            corners.pop()
+        if corners and point[0] == corners[-1][0]:
+            corners.pop()
+        corners.append(point)
+    return corners
 
 
 def _turns_up(first: tuple[float, float], second: tuple[float, float], third: tuple[float, float]) -> bool:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from _figure import main, read, tidy
-from kodak_gaps import TERMS
+from _figure import GAP_TERMS, main, read, tidy
 from matplotlib.figure import Figure
 
 from rdgap._plots import COLUMN_WIDTH_INCHES
@@ -21,13 +20,13 @@ def draw() -> Figure:
     left, right = figure.subplots(1, 2)
     places = range(len(means))
     bottom = 0.0 * means["encoder_bpp"]
-    for term, (label, colour) in TERMS.items():
+    for term, (label, colour) in GAP_TERMS.items():
         left.bar(places, means[f"{term}_bpp"], bottom=bottom, width=0.7, color=colour, linewidth=0, label=label)
         bottom = bottom + means[f"{term}_bpp"]
     left.set(ylabel="Cost, rate + $\\lambda$ MSE [bpp]", ylim=(0, 1.1 * bottom.max()))
     for term, marker in (("approximation_gap", "o"), ("amortization_gap_lower", "s")):
         errors = means[f"{term}_image_stderr_bpp"]
-        right.errorbar(places, means[f"{term}_bpp"], yerr=errors, color=TERMS[term][1], marker=marker, capsize=2)
+        right.errorbar(places, means[f"{term}_bpp"], yerr=errors, color=GAP_TERMS[term][1], marker=marker, capsize=2)
     right.set(ylabel="Gap [bpp], mean over crops", ylim=(0, None))
     (model,) = set(means["model"])
     for axes in (left, right):

@@ -8,16 +8,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from _figure import main, read
+from _figure import GAP_TERMS, main, read
 from matplotlib.figure import Figure
 
 from rdgap._plots import COLUMN_WIDTH_INCHES
-
-TERMS = {
-    "neg_log_gamma_upper": ("$-\\log\\,\\Gamma$ (upper bound)", "#4c5b6b"),
-    "approximation_gap": ("approximation gap", "#e0a458"),
-    "amortization_gap_lower": ("amortization gap (lower bound)", "#b5443c"),
-}
 
 
 def draw() -> Figure:
@@ -39,14 +33,14 @@ def draw() -> Figure:
         axes.set_ylim(0, 1.15 * max(rows[model, lmbda]["encoder_bpp"] for model in models))
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("Cost, rate + $\\lambda$ MSE [bpp]")
-    handles = [panels[0].bar(0, 0, color=colour, label=label) for label, colour in TERMS.values()]
+    handles = [panels[0].bar(0, 0, color=colour, label=label) for label, colour in GAP_TERMS.values()]
     figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize="small")
     return figure
 
 
 def _stack(axes: Any, position: int, row: dict[Any, Any]) -> None:
     bottom = 0.0
-    for index, (term, (_, colour)) in enumerate(TERMS.items()):
+    for index, (term, (_, colour)) in enumerate(GAP_TERMS.items()):
         axes.bar(position, row[f"{term}_bpp"], bottom=bottom, width=0.7, color=colour, linewidth=0)
         bottom += row[f"{term}_bpp"]
         error = row[f"{term}_image_stderr_bpp"]

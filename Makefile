@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 KODAK ?= data/kodak
+FOLDERS = $(if $(TRAIN),--train $(TRAIN)) $(if $(TECNICK),--tecnick $(TECNICK)) $(if $(CLIC),--clic $(CLIC))
 READY = $(VENV)/ready
 
 .PHONY: help demo test lint wheel bench tables smoke figures clean
@@ -13,7 +14,7 @@ help:
 	@echo "make lint     style and types"
 	@echo "make wheel    build the wheel into dist/"
 	@echo "make bench    speed beside what else one could use"
-	@echo "make tables   run all experiments with photographs in KODAK=FOLDER and TRAIN=FOLDER; hours, resumes"
+	@echo "make tables   run all experiments with photographs in KODAK=, TRAIN=, TECNICK=, CLIC=; hours, resumes"
 	@echo "make smoke    every experiment from end to end in two minutes, into a temporary folder (make tables SMOKE=1)"
 	@echo "make figures  draw the figures from the committed tables into figures/out/"
 	@echo "make clean    remove the environment and everything built"
@@ -42,7 +43,7 @@ bench: $(READY)
 	$(RUN) -m benchmarks
 
 tables: $(READY)
-	$(RUN) analysis $(if $(SMOKE),--smoke,--images $(KODAK) $(if $(TRAIN),--train $(TRAIN)))
+	$(RUN) analysis $(if $(SMOKE),--smoke,--images $(KODAK) $(FOLDERS))
 
 smoke: $(READY)
 	$(RUN) analysis --smoke

@@ -36,6 +36,7 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "known_sources": ("images",),
     "recipe_steps": ("images",),
     "gaps_along_training": ("images", "train"),
+    "tecnick_clic": ("tecnick", "clic"),
     "claims": (),
 }
 """Scripts in an order in which each finds the tables that it reads, and the photographs that each needs."""
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments.add_argument("--images", type=Path, help="folder of the 24 Kodak images")
     arguments.add_argument("--train", type=Path, help="folder of training photographs, for the one that trains")
+    arguments.add_argument("--tecnick", type=Path, help="folder of the 100 images of Tecnick")
+    arguments.add_argument("--clic", type=Path, help="folder of the 41 images of CLIC 2018, professional, valid")
     arguments.add_argument(
         "--smoke", action="store_true", help="two small synthetic images, hardly any work, no output"
     )
@@ -71,10 +74,15 @@ def _run(options: argparse.Namespace) -> None:
             "`python -m rdgap.datasets kodak --out datasets` downloads them."
         )
     for name in names:
-        given = {need: getattr(options, need) for need in EXPERIMENTS[name]}
-        if given.get("train", Path()) is None:
-            print(f"{name}: only summed up again, because there is no `--train PHOTOS`", flush=True)
-            given = {}
+        needs = EXPERIMENTS[name]
+        given = {need: folder for need in needs if (folder := getattr(options, need)) is not None}
+        if needs and len(given) < len(needs):
+            missing = " and ".join(f"--{need} FOLDER" for need in needs if need not in given)
+            print(f"== {name}: without `{missing}`", flush=True)
+            if name == "tecnick_clic" and not given:
+                continue
+            if name == "gaps_along_training":  # only summed up again
+                given = {}
         run(name, [text for need, folder in given.items() for text in (f"--{need}", str(folder))])
 
 

@@ -160,7 +160,11 @@ def _measure(table: Path, snapshots: Mapping[int, Path], paths: Sequence[Path], 
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per step: means over crops of each cost and gap, with their errors."""
+    """Return one row per step: means of each cost and gap, with their errors, over the crops that all steps have."""
+    steps = table["step"].nunique()
+    table = table.loc[table.groupby("image")["step"].transform("nunique") == steps, :]
+    if table.empty:
+        raise ValueError("no crop has been decomposed at every step yet; the same command goes on.")
     return pd.concat([means(rows).assign(step=step) for step, rows in table.groupby("step")], ignore_index=True)
 
 

@@ -38,6 +38,13 @@ def every_model() -> list[tuple[str, float]]:
     return [(model, lmbda) for model in trained_models() for lmbda in trained_lmbdas(model)]
 
 
+def few_models() -> list[tuple[str, float]]:
+    """Return two models at two lmbdas each, where they are trained: what a trial measures to have curves to compare."""
+    return [
+        pair for pair in every_model() if pair[0] in ("jpeg-like-lite", "two-layer-lite") and pair[1] in (0.0025, 0.01)
+    ]
+
+
 def weights_of(model: str, lmbda: float) -> Path:
     """Return the weights file of a trained model."""
     return model_directory() / f"{weights_name(model, lmbda)}.safetensors"

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _experiment import check_smoke, every_model, fill_readme, parser, provenance, weights_of
+from _experiment import check_smoke, every_model, few_models, fill_readme, parser, provenance, weights_of
 
 from rdgap import _cli
 from rdgap._files import replacing, sha256, write_json
@@ -42,7 +42,7 @@ RESAMPLES = 1000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment."""
-    arguments = parser(__doc__, smoke="two images, one model at two lmbdas")
+    arguments = parser(__doc__, smoke="two images, two models at two lmbdas")
     arguments.add_argument("--images", type=Path, help="folder of the 24 Kodak images; without it nothing is measured")
     _cli.add_device(arguments)
     return _cli.run(_run, arguments, argv)
@@ -52,7 +52,7 @@ def _run(options: argparse.Namespace) -> None:
     check_smoke(options)
     if options.images:
         images = image_paths([options.images])[: 2 if options.smoke else None]
-        codecs = every_model()[: 2 if options.smoke else None]
+        codecs = few_models() if options.smoke else every_model()
         device = _cli.device(options.device)
         learned = options.tables / "kodak_learned.csv"
         measure_learned(learned, codecs, images, dataset="kodak", command=COMMAND, device=device)

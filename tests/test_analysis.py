@@ -69,9 +69,7 @@ def test_every_script_is_one_of_the_experiments() -> None:
 def test_every_experiment_runs_from_end_to_end(name: str, trials: Trials) -> None:
     """What `make smoke` does; tests below look at the same trials."""
     tables = trials.after(name)
-    made = {"ablations": "sga_bd_rate", "known_sources": "known_estimates", "tecnick_clic": "tecnick_learned"}.get(
-        name, name
-    )
+    made = {"known_sources": "known_estimates", "tecnick_clic": "tecnick_learned"}.get(name, name)
     table = tables / ("kodak_learned.csv" if name == "kodak" else f"{made}.csv")
     assert len(pd.read_csv(table)) > 0
     without = ("complexity", "published_bd_rate", "published_jpeg", "claims")
@@ -89,7 +87,7 @@ def test_kodak_experiment_measures_only_what_is_missing(
     assert {"jpeg", "webp", "bpg-m9", "two-layer of the paper"} < set(summary["method"])
     table, record = tables / "kodak_learned.csv", tables / "kodak_learned.json"
     measured = read_table(table, EVALUATION)
-    assert list(measured["image"]) == ["kodim01", "kodim02"] * 2
+    assert list(measured["image"]) == ["kodim01", "kodim02"] * 4
     assert measured["lpips"].notna().all()
     assert set(read_table(tables / "kodak_bd_rate.csv", BD)["averaging"]) == {
         "mean quality",
@@ -101,16 +99,17 @@ def test_kodak_experiment_measures_only_what_is_missing(
     def evaluate(points: list, images: list) -> pd.DataFrame:
         measured_again.extend((point.codec, point.setting) for point in points)
         (point,) = points
-        return measured.loc[measured["setting"] == point.setting, :].assign(bits=1.0)
+        its_rows = (measured["codec"] == point.codec) & (measured["setting"] == point.setting)
+        return measured.loc[its_rows, :].assign(bits=1.0)
 
     monkeypatch.setattr(kodak, "evaluate", evaluate)
     assert kodak.main(trials.arguments("kodak")) == 0
     assert not measured_again
     known = json.loads(record.read_text())
-    changed, _ = known["weights_sha256"]
+    changed = min(known["weights_sha256"])
     record.write_text(json.dumps(known | {"weights_sha256": known["weights_sha256"] | {changed: "0"}}))
     before = table.read_bytes()
-    codecs = kodak.every_model()[:2]
+    codecs = kodak.few_models()
     images = sorted((trials.folder / "images").iterdir())[:2]
     kodak.measure_learned(table, codecs, images, dataset="kodak", command="none", device=torch.device("cpu"))
     assert [f"{codec}-{lmbda:g}" for codec, lmbda in measured_again] == [changed]

@@ -12,7 +12,7 @@ from rdgap.bdrate.measures import MeasureName
 SETS = {
     "kodak": ("Kodak", 24),
     "tecnick": ("Tecnick", 100),
-    "clic2018-professional-valid": ("CLIC 2018 professional validation", 41),
+    "clic2018-professional-valid": ("CLIC 2018, professional, validation", 41),
 }
 BASELINES: dict[tuple[str, MeasureName], tuple[str, ...]] = {
     ("tecnick", "psnr"): (
@@ -25,7 +25,7 @@ BASELINES: dict[tuple[str, MeasureName], tuple[str, ...]] = {
 AXES: dict[MeasureName, str] = {
     "psnr": "PSNR [dB]",
     "ms-ssim": "MS-SSIM [dB], $-10\\,\\log_{10}(1 - \\mathrm{MS\\!-\\!SSIM})$",
-    "lpips": "LPIPS (AlexNet), less is better",
+    "lpips": "LPIPS, less is better (ours: AlexNet)",
 }
 
 
@@ -47,7 +47,7 @@ def curves_on(dataset: str, measure: MeasureName) -> Figure:
     reached = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in learned])
     margin = 0.08 * np.ptp(reached)
     axes.set_ylim(reached.min() - margin, reached.max() + margin)  # conventional codecs go on to lossless
-    axes.set_title(name if ours else f"{name}: published points; ours not measured", fontsize=7)
+    axes.set_title(name if ours else f"{name}\n(ours not measured)", fontsize=7)
     tidy(axes)
     corner = "upper right" if measure == "lpips" else "lower right"
     axes.legend(frameon=False, loc=corner, handlelength=2.4, labelspacing=0.3, fontsize=6.5)

@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+KODAK ?= data/kodak
+FOLDERS = $(if $(TRAIN),--train $(TRAIN)) $(if $(TECNICK),--tecnick $(TECNICK)) $(if $(CLIC),--clic $(CLIC))
 READY = $(VENV)/ready
 
-.PHONY: help demo test lint wheel bench figures clean
+.PHONY: help demo test lint wheel bench tables smoke figures clean
 
 help:
 	@echo "make demo     set up, then measure the shipped codecs on two photographs; pictures under out/demo/"
@@ -12,6 +14,8 @@ help:
 	@echo "make lint     style and types"
 	@echo "make wheel    build the wheel into dist/"
 	@echo "make bench    speed beside what else one could use"
+	@echo "make tables   run all experiments with photographs in KODAK=, TRAIN=, TECNICK=, CLIC=; hours, resumes"
+	@echo "make smoke    every experiment from end to end in two minutes, into a temporary folder (make tables SMOKE=1)"
 	@echo "make figures  draw the figures from the committed tables into figures/out/"
 	@echo "make clean    remove the environment and everything built"
 
@@ -38,16 +42,14 @@ wheel: $(READY)
 bench: $(READY)
 	$(RUN) -m benchmarks
 
+tables: $(READY)
+	$(RUN) analysis $(if $(SMOKE),--smoke,--images $(KODAK) $(FOLDERS))
+
+smoke: $(READY)
+	$(RUN) analysis --smoke
+
 figures: $(READY)
-	$(RUN) figures/kodak_rd.py
-	$(RUN) figures/kodak_gaps.py
-	$(RUN) figures/sga_kodak.py
-	$(RUN) figures/published_savings.py
-	$(RUN) figures/fig11_straight_paths.py
-	$(RUN) figures/fig12_eta.py
-	$(RUN) figures/known_estimates.py
-	$(RUN) figures/known_sources.py
-	$(RUN) figures/known_refits.py
+	$(RUN) figures
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info

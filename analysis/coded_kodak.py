@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import platform
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -25,21 +24,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from _experiment import check_smoke, every_model, fill_readme, parser, provenance, weights_of
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rdgap import _cli
-from rdgap._files import sha256, write_json, write_text
+from rdgap._files import write_json
 from rdgap.codec import Coder, unpack
 from rdgap.evaluation import estimated_bits
 from rdgap.images import image_paths, read_image
 from rdgap.parallel import map_images
 from rdgap.tables import CODED, read_table, write_table
-from rdgap.training.results import code_version
-from rdgap.zoo import load_codec, model_directory, trained_lmbdas, trained_models, weights_name
+from rdgap.zoo import load_codec
 
-HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
 BEGIN, END = "<!-- coded table: python analysis/coded_kodak.py -->", "<!-- end of coded table -->"
 KEYS = ["model", "lmbda", "image"]
 OLD_CPU = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
@@ -52,26 +49,20 @@ Job = tuple[Path, str, float]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = parser(__doc__, smoke="two images and one model")
     arguments.add_argument("--images", type=Path, help="folder of the 24 Kodak images; without it nothing is measured")
-    arguments.add_argument("--tables", type=Path, default=HERE / "tables", help="folder of the table")
-    arguments.add_argument("--smoke", action="store_true", help="two images and one model, to try the whole path")
     return _cli.run(_run, arguments, argv)
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.smoke and options.tables == HERE / "tables":
-        raise ValueError("`--smoke` needs `--tables FOLDER`, because it would overwrite the real tables.")
+    check_smoke(options)
     path: Path = options.tables / "coded_kodak.csv"
     if options.images:
         images = image_paths([options.images])[: 2 if options.smoke else None]
-        models = [(name, lmbda) for name in trained_models() for lmbda in trained_lmbdas(name)]
-        _measure_missing(path, images, models[: 1 if options.smoke else None])
+        _measure_missing(path, images, every_model()[: 1 if options.smoke else None])
     text = markdown(read_table(path, CODED))
     print(text)
-    if not options.smoke:
-        before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-        write_text(README, f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+    fill_readme(BEGIN, END, text, tables=options.tables)
 
 
 def _measure_missing(path: Path, images: Sequence[Path], models: Sequence[tuple[str, float]]) -> None:
@@ -87,18 +78,13 @@ def _measure_missing(path: Path, images: Sequence[Path], models: Sequence[tuple[
         for row in map_images(partial(_measure, old_cpu, on_old_cpu), missing, description="coding"):
             rows.append({str(name): entry for name, entry in row.items()})
             write_table(path, pd.DataFrame(rows), CODED)
-    weights = [model_directory() / f"{weights_name(*model)}.safetensors" for model in models]
-    provenance = {
-        "command": ["python", "analysis/coded_kodak.py", "--images", "KODAK"],
-        "commit": code_version(),
-        "images_sha256": {image.name: sha256(image) for image in images},
-        "weights_sha256": {file.name: sha256(file) for file in weights},
-        "torch": torch.__version__,
-        "machine": platform.machine(),
+    weights = [weights_of(*model) for model in models]
+    origin = provenance("python analysis/coded_kodak.py --images KODAK", images=images, weights=weights)
+    origin |= {
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "old_cpu": OLD_CPU,
     }
-    write_json(path.with_suffix(".json"), provenance)
+    write_json(path.with_suffix(".json"), origin)
 
 
 @contextmanager

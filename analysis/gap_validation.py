@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from _experiment import check_smoke, parser, provenance
 from torch import Tensor
 from tqdm import tqdm
 
@@ -49,9 +49,7 @@ from rdgap.gaps.ais import jackknife_stderr
 from rdgap.gaps.reference import GaussianSource, LinearGaussian, curved, tau
 from rdgap.model import Codec
 from rdgap.objective import bpp_to_nats, nats_to_bpp
-from rdgap.training.results import code_version
 
-TABLES = Path(__file__).resolve().parent / "tables"
 LMBDA, SEED, IMAGES = 0.01, 0, 4
 CURVE = (LMBDA / 2, LMBDA)
 
@@ -420,16 +418,13 @@ def check_identity(table: pd.DataFrame) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--tables", type=Path, default=None, help="folder of the tables (default: analysis/tables)")
-    arguments.add_argument("--smoke", action="store_true", help="two latents and short chains")
+    arguments = parser(__doc__, smoke="two latents and short chains")
     return _cli.run(_measure, arguments, argv)
 
 
 def _measure(options: argparse.Namespace) -> None:
-    if options.smoke and options.tables is None:
-        raise ValueError("`--smoke` needs `--tables FOLDER`: it must not overwrite the real tables.")
-    tables = options.tables or TABLES
+    check_smoke(options)
+    tables: Path = options.tables
     efforts, bent = (SMOKE, SMOKE[0]) if options.smoke else (EFFORTS, BENT)
     torch.set_num_threads(1)
     began = time.perf_counter()
@@ -440,15 +435,12 @@ def _measure(options: argparse.Namespace) -> None:
     check_identity(table)
     tables.mkdir(parents=True, exist_ok=True)
     table.to_csv(tables / "gap_validation.csv", index=False, lineterminator="\n")
-    provenance = {
-        "command": ["python", "analysis/gap_validation.py"],
-        "commit": code_version(),
+    origin = provenance("python analysis/gap_validation.py")
+    origin |= {
         "settings": {"lmbda": LMBDA, "seed": SEED, "images": IMAGES, "efforts": [vars(each) for each in efforts]},
-        "torch": torch.__version__,
-        "machine": platform.machine(),
         "seconds": round(time.perf_counter() - began),
     }
-    write_json(tables / "gap_validation.json", provenance)
+    write_json(tables / "gap_validation.json", origin)
     print(summary(table).to_string(index=False))
 
 

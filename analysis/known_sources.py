@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,10 +29,11 @@ from typing import Any
 
 import pandas as pd
 import torch
+from _experiment import check_smoke, fill_readme, parser, provenance
 from torch import Tensor
 
 from rdgap import _cli
-from rdgap._files import replacing, write_json, write_text
+from rdgap._files import replacing, write_json
 from rdgap.gaps import SourceBounds, decompose
 from rdgap.ntc import NTCCodec
 from rdgap.objective import cost
@@ -43,10 +43,7 @@ from rdgap.rate_distortion.fixed_decoder import distortions_nats
 from rdgap.rate_distortion.methods import Effort, estimates, upper_bound
 from rdgap.rate_distortion.ntc import as_images, image_lmbda
 from rdgap.rate_distortion.sources import Patches, VectorSource, named_source
-from rdgap.training.results import code_version
 
-ROOT = Path(__file__).resolve().parent.parent
-TABLES, README = ROOT / "analysis" / "tables", ROOT / "README.md"
 BEGIN, END = "<!-- known sources: python analysis/known_sources.py -->", "<!-- end of known sources -->"
 SEEDS = (0, 1, 2)
 SIGMAS = 3.0
@@ -339,17 +336,14 @@ def certificate(codec: NTCCodec, prior: GridPrior, images: Tensor, costs: Tensor
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = parser(__doc__, smoke="four sources and hardly any work")
     arguments.add_argument("--images", type=Path, help="folder of photographs for the patches (Kodak)")
     arguments.add_argument("--only", choices=("estimates", "codecs"), help="only this part")
-    arguments.add_argument("--tables", type=Path, default=TABLES, help="folder of the tables")
-    arguments.add_argument("--smoke", action="store_true", help="four sources and hardly any work")
     return _cli.run(_tables, arguments, argv)
 
 
 def _tables(options: argparse.Namespace) -> None:
-    if options.smoke and options.tables == TABLES:
-        raise ValueError("`--smoke` needs `--tables FOLDER`: it must not overwrite the real tables.")
+    check_smoke(options)
     began = time.perf_counter()
     torch.set_num_threads(1)
     smoke = {"gaussian-2", "sphere-2", "patches-8", "binary"}
@@ -373,24 +367,19 @@ def _tables(options: argparse.Namespace) -> None:
     if options.only:
         return
     check(options.tables)
-    provenance = {
-        "command": ["python", "analysis/known_sources.py", "--images", "KODAK"],
-        "commit": code_version(),
+    origin = provenance("python analysis/known_sources.py --images KODAK")
+    origin |= {
         "settings": {
             "seeds": SEEDS,
             "sigmas": SIGMAS,
             "estimations": [vars(plan) | {"effort": vars(plan.effort)} for plan in ESTIMATIONS],
             "codings": [vars(plan) for plan in CODINGS],
         },
-        "torch": torch.__version__,
-        "machine": platform.machine(),
         "seconds_of_last_run": round(time.perf_counter() - began),
     }
-    write_json(options.tables / "known_sources.json", provenance)
+    write_json(options.tables / "known_sources.json", origin)
     print(markdown(options.tables))
-    if not options.smoke:
-        before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-        write_text(README, f"{before}{BEGIN}\n{markdown(options.tables)}\n{END}{rest.split(END)[1]}")
+    fill_readme(BEGIN, END, markdown(options.tables), tables=options.tables)
 
 
 def _complete(

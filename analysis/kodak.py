@@ -1,92 +1,122 @@
 """Rate and distortion of every shipped model on Kodak, beside JPEG, WebP, BPG and the paper's two-layer model.
 
-    python analysis/kodak.py --images KODAK      # measures: about 20 minutes on two cores
-    python analysis/kodak.py                     # only sums up the committed tables again
+python analysis/kodak.py --images KODAK      # measures what is missing: a minute for each model and lmbda on a core
+python analysis/kodak.py                     # only sums up the committed tables again
 
-Writes `tables/kodak_learned.csv`, `tables/kodak_conventional.csv` (where missing) with provenance beside them,
-`tables/kodak_lagrangian.csv`, and the block between the markers in the top-level README.
+Models that the zoo has gained since are added; rows of weights that have changed are measured again. Writes
+`tables/kodak_learned.csv`, `tables/kodak_conventional.csv` (where missing) with provenance beside them,
+`tables/kodak_lagrangian.csv`, `tables/kodak_bd_rate.csv` (over BPG; a codec needs two lmbdas), and the blocks between
+the markers in the top-level README.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
+import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from _experiment import check_smoke, every_model, few_models, fill_readme, parser, provenance, weights_of
 
 from rdgap import _cli
-from rdgap._files import replacing, sha256, write_json, write_text
-from rdgap.bdrate import shipped_anchor_path
+from rdgap._files import replacing, sha256, write_json
+from rdgap.bdrate import CodecGrid, Interpolation, codec_grids, compare, shipped_anchor_path
 from rdgap.bdrate.published import IMAGES_TABLE
-from rdgap.evaluation import OperatingPoint, average, best_lagrangian, conventional_points, evaluate, learned_point
+from rdgap.bdrate.report import frame
+from rdgap.evaluation import average, best_lagrangian, conventional_points, evaluate, learned_point
+from rdgap.evaluation.measurement import METRICS
 from rdgap.images import image_paths
-from rdgap.tables import EVALUATION, PUBLISHED_IMAGES, read_table, write_table
-from rdgap.training.results import code_version
-from rdgap.zoo import load_codec, model_directory, trained_lmbdas, trained_models, weights_name
+from rdgap.tables import BD, EVALUATION, PUBLISHED_IMAGES, read_table, write_table
+from rdgap.training.results import read_log
+from rdgap.zoo import load_codec
 
-HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
 BEGIN, END = "<!-- kodak table: python analysis/kodak.py -->", "<!-- end of kodak table -->"
+BD_BEGIN, BD_END = "<!-- kodak BD-rate table: python analysis/kodak.py -->", "<!-- end of kodak BD-rate table -->"
+COMMAND = "python analysis/kodak.py --images KODAK"
+RESAMPLES = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = parser(__doc__, smoke="two images, two models at two lmbdas")
     arguments.add_argument("--images", type=Path, help="folder of the 24 Kodak images; without it nothing is measured")
-    arguments.add_argument("--tables", type=Path, default=HERE / "tables", help="folder of the tables")
-    arguments.add_argument("--smoke", action="store_true", help="two images and two settings, to try the whole path")
     _cli.add_device(arguments)
     return _cli.run(_run, arguments, argv)
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.smoke and options.tables == HERE / "tables":
-        raise ValueError("`--smoke` needs `--tables FOLDER`, because it would overwrite the real tables.")
+    check_smoke(options)
     if options.images:
         images = image_paths([options.images])[: 2 if options.smoke else None]
+        codecs = few_models() if options.smoke else every_model()
         device = _cli.device(options.device)
-        _measure(options.tables / "kodak_learned.csv", _learned(device)[: 2 if options.smoke else None], images)
-        if not (options.tables / "kodak_conventional.csv").exists():
-            points = [point for name in ("jpeg", "webp") for point in conventional_points(name)]
-            _measure(options.tables / "kodak_conventional.csv", points[:: 20 if options.smoke else 1], images)
+        learned = options.tables / "kodak_learned.csv"
+        measure_learned(learned, codecs, images, dataset="kodak", command=COMMAND, device=device)
+        _measure_conventional(options.tables / "kodak_conventional.csv", images, stride=4 if options.smoke else 1)
     summary = summarize(options.tables)
     with replacing(options.tables / "kodak_lagrangian.csv") as temporary:
         summary.to_csv(temporary, index=False, lineterminator="\n")
-    print(markdown(summary))
-    if not options.smoke:
-        before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-        write_text(README, f"{before}{BEGIN}\n{markdown(summary)}\n{END}{rest.split(END)[1]}")
+    if options.smoke:  # whose images BPG has not coded
+        anchor = codec_grids(read_table(options.tables / "kodak_conventional.csv", EVALUATION))["jpeg"]
+    else:
+        anchor = codec_grids(read_table(shipped_anchor_path("bpg"), EVALUATION))["bpg"]
+    table = bd_rates(options.tables, anchor, resamples=20 if options.smoke else RESAMPLES)
+    write_table(options.tables / "kodak_bd_rate.csv", table, BD)
+    for begin, end, text in ((BEGIN, END, markdown(summary)), (BD_BEGIN, BD_END, bd_markdown(options.tables))):
+        print(text)
+        fill_readme(begin, end, text, tables=options.tables)
 
 
-def _learned(device: torch.device) -> list[OperatingPoint]:
-    pairs = [(model, lmbda) for model in trained_models() for lmbda in trained_lmbdas(model)]
-    return [
-        learned_point(load_codec(model, lmbda, device=device), name=model, lmbda=lmbda, device=device)
-        for model, lmbda in pairs
-    ]
+def measure_learned(
+    path: Path,
+    codecs: Sequence[tuple[str, float]],
+    images: Sequence[Path],
+    *,
+    dataset: str,
+    command: str,
+    device: torch.device,
+) -> None:
+    """Measure what has no row of its present weights; every finished codec is kept at once, with its provenance.
+
+    Args:
+        path: The table, of the schema `rdgap.tables.EVALUATION`.
+        codecs: Models, each at an lmbda.
+        images: Measured on, with all metrics.
+        dataset: What the table calls them.
+        command: For the provenance.
+        device: Where.
+    """
+    record = path.with_suffix(".json")
+    hashes: dict[str, str] = {}
+    of_codec: dict[tuple[str, float], pd.DataFrame] = {}
+    if path.exists():
+        hashes = json.loads(record.read_text(encoding="utf-8"))["weights_sha256"]
+        rows = read_table(path, EVALUATION)
+        for codec, lmbda in sorted(set(zip(rows["codec"], rows["setting"], strict=True))):
+            of_codec[codec, lmbda] = rows.loc[(rows["codec"] == codec) & (rows["setting"] == lmbda), :]
+    for codec, lmbda in sorted(codecs, key=lambda pair: pair in of_codec):  # those without any row first
+        weights = weights_of(codec, lmbda)
+        kept = of_codec.get((codec, lmbda))
+        is_measured = kept is not None and set(kept["image"]) == {image.stem for image in images}
+        if is_measured and hashes.get(weights.stem) == sha256(weights):
+            continue
+        model = load_codec(codec, lmbda, device=device)
+        point = learned_point(model, name=codec, lmbda=lmbda, device=device, metrics=METRICS)
+        of_codec[codec, lmbda] = evaluate([point], images).assign(dataset=dataset)
+        hashes[weights.stem] = sha256(weights)
+        write_table(path, pd.concat(of_codec.values()), EVALUATION)
+        write_json(record, provenance(command, images=images) | {"weights_sha256": dict(sorted(hashes.items()))})
 
 
-def _measure(path: Path, points: Sequence[OperatingPoint], images: Sequence[Path]) -> None:
-    began = time.monotonic()
-    table = evaluate(points, images).assign(dataset="kodak")
-    write_table(path, table, EVALUATION)
-    used = sorted({(point.codec, point.setting) for point in points})
-    weights = [model_directory() / f"{weights_name(codec, setting)}.safetensors" for codec, setting in used]
-    provenance = {
-        "command": ["python", "analysis/kodak.py", "--images", "KODAK"],
-        "commit": code_version(),
-        "images_sha256": {image.name: sha256(image) for image in images},
-        "weights_sha256": {file.name: sha256(file) for file in weights if file.exists()},
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "seconds": round(time.monotonic() - began),
-    }
-    write_json(path.with_suffix(".json"), provenance)
+def _measure_conventional(path: Path, images: Sequence[Path], *, stride: int) -> None:
+    if not path.exists():
+        points = [point for name in ("jpeg", "webp") for point in conventional_points(name)]
+        write_table(path, evaluate(points[::stride], images).assign(dataset="kodak"), EVALUATION)
+        write_json(path.with_suffix(".json"), provenance(COMMAND, images=images))
 
 
 def summarize(tables: Path) -> pd.DataFrame:
@@ -128,6 +158,63 @@ def markdown(summary: pd.DataFrame) -> str:
         cells = [f"{row[lmbda]:.3f}" if lmbda in row else "" for lmbda in lmbdas]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def bd_rates(tables: Path, anchor: CodecGrid, *, resamples: int) -> pd.DataFrame:
+    """Return the BD-rates over an anchor of every model that is trained at two lmbdas or more.
+
+    One-line remarks say which models have none, and why. The range is what a model's own points cover.
+    """
+    grids = codec_grids(read_table(tables / "kodak_learned.csv", EVALUATION))
+    frames = []
+    for grid in grids.values():
+        kinds: tuple[Interpolation, ...] = ("pchip", "akima", "cubic") if len(grid.settings) > 3 else ("pchip", "akima")
+        try:
+            for kind in kinds:
+                comparisons = compare(
+                    anchor.restricted_to(grid.images),
+                    [grid],
+                    interpolation=kind,
+                    resamples=resamples,
+                    generator=np.random.default_rng(0),
+                )
+                frames.append(frame(comparisons))
+        except ValueError as error:
+            print(f"{grid.codec} has no BD-rate: {error}")
+    if not frames:
+        raise RuntimeError(f"no model has a BD-rate over {anchor.codec}.")
+    return pd.concat(frames, ignore_index=True)
+
+
+def bd_markdown(tables: Path) -> str:
+    """Return the table of the README: BD-rate over BPG, and what the learning curves say of more training."""
+    table = read_table(tables / "kodak_bd_rate.csv", BD)
+    chosen = (table["interpolation"] == "pchip") & (table["averaging"] == "mean quality")
+    lines = [
+        "| over BPG on Kodak | lmbdas | BD-rate | 95 % interval | mean PSNR | steps | L in their second half |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    settings = read_table(tables / "kodak_learned.csv", EVALUATION).groupby("codec")["setting"]
+    for row in table.loc[chosen, :].sort_values("bd_rate_percent").to_dict("records"):
+        lmbdas = sorted(set(settings.get_group(row["codec"])))
+        logs = [read_log(weights_of(row["codec"], lmbda).with_suffix(".csv")) for lmbda in lmbdas]
+        steps = sorted({int(log[-1]["step"]) for log in logs})
+        falls = sorted(_late_fall(log) for log in logs)
+        lines.append(
+            f"| {row['codec']} | {len(lmbdas)} | {row['bd_rate_percent']:+.0f} % "
+            f"| [{row['bd_rate_low_percent']:+.0f}, {row['bd_rate_high_percent']:+.0f}] "
+            f"| {row['quality_low']:.1f} to {row['quality_high']:.1f} dB "
+            f"| {steps[0]} to {steps[-1]} | {-falls[-1]:+.1f} to {-falls[0]:+.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+def _late_fall(log: Sequence[dict[str, str]]) -> float:
+    """Return by how many percent the validation cost fell in the second half of the steps."""
+    costs = {int(row["step"]): float(row["validation_lagrangian_bpp"]) for row in log}
+    last = max(costs)
+    middle = min(costs, key=lambda step: abs(step - last / 2))
+    return 100 * (1 - costs[last] / costs[middle])
 
 
 if __name__ == "__main__":

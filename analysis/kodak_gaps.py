@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from _experiment import check_smoke, fill_readme, parser, weights_of
 
 from rdgap import _cli, _files
 from rdgap.gaps import report
@@ -36,11 +37,8 @@ from rdgap.gaps.jobs import Job, Settings, measure, measure_both_sides
 from rdgap.images import image_paths
 from rdgap.parallel import map_images
 from rdgap.tables import BOTH_SIDES, GAPS, Schema, read_table, write_table
-from rdgap.zoo import model_directory, weights_name
+from rdgap.zoo import weights_name
 
-ROOT = Path(__file__).resolve().parent.parent
-TABLES = ROOT / "analysis" / "tables"
-README = ROOT / "README.md"
 BEGIN, END = "<!-- gaps table: python analysis/kodak_gaps.py -->", "<!-- end of gaps table -->"
 MODELS = ("two-layer-lite", "jpeg-like-lite", "mean-scale-lite")
 BASELINE = "mean-scale-lite"
@@ -82,21 +80,18 @@ def both_sides_of(job: Job) -> pd.DataFrame:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = parser(__doc__, smoke="two images, short chains")
     arguments.add_argument("--images", type=Path, required=True, help="folder of the Kodak images")
     arguments.add_argument("--jobs", type=_cli.positive_int, default=os.cpu_count() or 1, help="processes")
-    arguments.add_argument("--smoke", action="store_true", help="the whole path in seconds: two images, short chains")
-    arguments.add_argument("--tables", type=Path, default=TABLES, help="where the tables go")
     return _cli.run(_tables, arguments, argv)
 
 
 def _tables(options: argparse.Namespace) -> None:
+    check_smoke(options)
     paths = image_paths([options.images])
     out: Path = options.tables
     models, lmbdas, temperatures, fit_steps = MODELS, LMBDAS, TEMPERATURES, FIT_STEPS
     if options.smoke:
-        if out == TABLES:
-            raise ValueError("`--smoke` needs `--tables FOLDER`, so that a trial does not replace the real tables.")
         paths, models, lmbdas, temperatures, fit_steps = paths[:2], MODELS[:1], LMBDAS[:1], 3, 10
 
     def wanted(lmbdas: Sequence[float], paths: Sequence[Path], temperatures: int) -> list[Job]:
@@ -117,9 +112,7 @@ def _tables(options: argparse.Namespace) -> None:
         ):
             _complete(out / f"{name}.csv", work, schema, listed, executor)
     _summarise(out, list(product(models, lmbdas)), temperatures, fit_steps)
-    if not options.smoke:
-        before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-        _files.write_text(README, f"{before}{BEGIN}\n{markdown(out)}\n{END}{rest.split(END)[1]}")
+    fill_readme(BEGIN, END, markdown(out), tables=out)
     print(f"tables in {out}")
 
 
@@ -133,7 +126,7 @@ def _summarise(out: Path, codecs: Sequence[tuple[str, float]], temperatures: int
         "command": "python analysis/kodak_gaps.py --images KODAK",
         "settings": {"crop": CROP, "seed": SEED, "chains": CHAINS, "temperatures": temperatures}
         | {"fit_steps": fit_steps, "slopes": "bfloat16", "energies": "float32, summed in float64"},
-        "weights_sha256": {weights_name(*codec): _sha256(*codec) for codec in codecs},
+        "weights_sha256": {weights_name(*codec): _files.sha256(weights_of(*codec)) for codec in codecs},
         "torch": torch.__version__,
     }
     _files.write_text(out / "kodak_gaps.json", json.dumps(provenance, indent=2) + "\n")
@@ -193,10 +186,6 @@ def _complete(
     for frame in map_images(work, missing, executor=executor, in_order=False, description=table.stem):
         frames.append(frame)
         write_table(table, pd.concat(frames), schema)
-
-
-def _sha256(model: str, lmbda: float) -> str:
-    return _files.sha256(model_directory() / f"{weights_name(model, lmbda)}.safetensors")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from _experiment import ROOT, check_smoke, fill_readme, parser
 from torch import Tensor, nn
 
 from rdgap import _cli, _files
@@ -53,10 +54,7 @@ from rdgap.model import Codec, from_modules
 from rdgap.tables import CURVATURE, read_table, write_table
 from rdgap.zoo import load_codec, model_directory, trained_lmbdas, trained_models, weights_name
 
-ROOT = Path(__file__).resolve().parent.parent
-TABLES = ROOT / "analysis" / "tables"
 CONTROLS = ROOT / "analysis" / "controls"
-README = ROOT / "README.md"
 BEGIN = "<!-- curvature table: python analysis/latent_curvature.py -->"
 END = "<!-- end of curvature table -->"
 PAIRS, SEED = 50, 0
@@ -70,18 +68,15 @@ DISTANCES = ("mse_to_originals", "mse_to_reconstructions")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = parser(__doc__, smoke="two pairs, one model")
     arguments.add_argument("--images", type=Path, required=True, help="folder of the Kodak images")
-    arguments.add_argument("--smoke", action="store_true", help="the whole path in seconds: two pairs, one model")
-    arguments.add_argument("--tables", type=Path, default=TABLES, help="where the tables go")
     _cli.add_device(arguments)
     return _cli.run(_tables, arguments, argv)
 
 
 def _tables(options: argparse.Namespace) -> None:
     out: Path = options.tables
-    if options.smoke and out == TABLES:
-        raise ValueError("`--smoke` needs `--tables FOLDER`, so that a trial does not replace the real tables.")
+    check_smoke(options)
     device = _cli.device(options.device)
     paths = image_paths([options.images])
     models = list_models()
@@ -94,16 +89,16 @@ def _tables(options: argparse.Namespace) -> None:
         pairs = random_pairs(paths, number, crop=crop, seed=SEED)
         for model, lmbda in models:
             _add_lengths(out, model, lmbda, pairs, settings, device)
-    _sum_up(out, models, crops, number, smoke=options.smoke)
+    _sum_up(out, models, crops, number)
     for model, lmbda in models:
         if lmbda == GEOMETRY_LMBDA or model in CONTROLS_NAMES:
             pairs = random_pairs(paths, geometry_pairs, crop=GEOMETRY_CROP, seed=SEED)
             _add_geometry(out, model, lmbda, pairs, device)
-            _sum_up(out, models, crops, number, smoke=options.smoke)
+            _sum_up(out, models, crops, number)
     print(f"tables in {out}")
 
 
-def _sum_up(out: Path, models: Sequence[tuple[str, float]], crops: dict[int, int], number: int, *, smoke: bool) -> None:
+def _sum_up(out: Path, models: Sequence[tuple[str, float]], crops: dict[int, int], number: int) -> None:
     """Write what follows from the tables: medians and ranges, provenance, and the block in the README."""
     summary = summaries(read_table(out / "latent_curvature.csv", CURVATURE)).drop(
         columns=["zeta_lower_median", "geodesics_converged"]
@@ -116,9 +111,7 @@ def _sum_up(out: Path, models: Sequence[tuple[str, float]], crops: dict[int, int
         "torch": torch.__version__,
     }
     _files.write_json(out / "latent_curvature.json", provenance)
-    if not smoke:
-        before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-        _files.write_text(README, f"{before}{BEGIN}\n{markdown(out)}\n{END}{rest.split(END)[1]}")
+    fill_readme(BEGIN, END, markdown(out), tables=out)
 
 
 def list_models() -> list[tuple[str, float]]:

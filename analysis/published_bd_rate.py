@@ -20,6 +20,7 @@ from typing import get_args
 
 import numpy as np
 import pandas as pd
+from _experiment import check_smoke, fill_readme, parser
 
 from rdgap import _cli
 from rdgap._files import replacing, write_text
@@ -43,10 +44,9 @@ from rdgap.bdrate import (
 from rdgap.bdrate.report import caption, cells, frame, markdown
 from rdgap.tables import BD, EVALUATION, read_table, write_table
 
-HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
 BEGIN = "<!-- published BD-rate table: python analysis/published_bd_rate.py -->"
 END = "<!-- end of published BD-rate table -->"
+RESAMPLES = 10000
 NONE, SGA, JPEG_LIKE = "2-layer_syn", "2-layer_syn+SGA", "JPEG-like_syn"
 CLIC = "clic2018-professional-valid"
 INTERPOLATIONS: tuple[Interpolation, ...] = ("pchip", "akima", "cubic")
@@ -98,14 +98,13 @@ class Block:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compute the tables."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--tables", type=Path, default=HERE / "tables", help="folder of the tables")
-    arguments.add_argument("--resamples", type=_cli.positive_int, default=10000, help="of the bootstrap over images")
+    arguments = parser(__doc__, smoke="20 resamples")
     _cli.add_seed(arguments)
     return _cli.run(_run, arguments, argv)
 
 
 def _run(options: argparse.Namespace) -> None:
+    check_smoke(options)
     frames, texts = [], ["# BD-rates of the published points", "", "By `python analysis/published_bd_rate.py`."]
     for measure in get_args(MeasureName):
         for block in blocks(measure):
@@ -116,7 +115,7 @@ def _run(options: argparse.Namespace) -> None:
                     block.anchor,
                     block.tests,
                     interpolation=kind,
-                    resamples=options.resamples,
+                    resamples=20 if options.smoke else RESAMPLES,
                     generator=np.random.default_rng(options.seed),
                 )
             ]
@@ -128,9 +127,7 @@ def _run(options: argparse.Namespace) -> None:
     _write(options.tables / "published_baselines_bd_rate.csv", baselines())
     _write(options.tables / "published_savings.csv", savings())
     print("\n".join(texts))
-    if options.tables == HERE / "tables":
-        before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-        write_text(README, f"{before}{BEGIN}\n{summary(options.tables)}\n{END}{rest.split(END)[1]}")
+    fill_readme(BEGIN, END, summary(options.tables), tables=options.tables)
 
 
 def summary(tables: Path) -> str:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from _experiment import check_smoke, parser
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.fft import dctn, idctn
@@ -38,7 +39,6 @@ from rdgap.conventional import CODECS
 from rdgap.images import image_paths, read_rgb8
 from rdgap.parallel import map_images
 
-HERE = Path(__file__).resolve().parent
 QUALITIES = (5, 10, 20, 35, 50, 65, 80, 90)
 PUBLISHED = "compressai/jpeg"
 WAYS = ("jpeg", "jpeg-default", "jpeg-default, chroma by DCT")
@@ -46,14 +46,15 @@ WAYS = ("jpeg", "jpeg-default", "jpeg-default, chroma by DCT")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and compare."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = parser(__doc__, smoke="two images, two qualities")
     arguments.add_argument("--images", type=Path, required=True, help="folder of the 24 Kodak images")
-    arguments.add_argument("--tables", type=Path, default=HERE / "tables", help="folder of the table")
     return _cli.run(_run, arguments, argv)
 
 
 def _run(options: argparse.Namespace) -> None:
-    table = compare(image_paths([options.images]), QUALITIES)
+    check_smoke(options)
+    few = 2 if options.smoke else None
+    table = compare(image_paths([options.images])[:few], QUALITIES[:few])
     with replacing(options.tables / "published_jpeg.csv") as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
     print(table.to_string(index=False, float_format=lambda number: f"{number:.4f}"))

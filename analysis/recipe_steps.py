@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from _experiment import check_smoke, parser, provenance
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, convert_conv2d_weight_memory_format
 
@@ -30,59 +31,54 @@ from rdgap.ntc import NTCCodec
 from rdgap.objective import nats_to_bpp
 from rdgap.recipes import Recipe, build_codec
 from rdgap.tables import RECIPE_STEPS, read_table, write_table
-from rdgap.training.results import code_version
 from rdgap.training.schedule import parameter_groups
 from rdgap.zoo import model_directory, shipped_recipe
 
-HERE = Path(__file__).resolve().parent
 CROP, STEPS, LMBDA, SEED = 256, 30, 0.01, 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = parser(__doc__, smoke="two recipes, two steps on a crop of 64")
     arguments.add_argument("--images", type=Path, required=True, help="folder of images, of which the first is taken")
-    arguments.add_argument("--tables", type=Path, default=HERE / "tables", help="folder of the table")
     return _cli.run(_run, arguments, argv)
 
 
 def _run(options: argparse.Namespace) -> None:
+    check_smoke(options)
     path: Path = options.tables / "recipe_steps.csv"
     image = image_paths([options.images])[0]
     rows = read_table(path, RECIPE_STEPS).to_dict("records") if path.exists() else []
     done = {row["codec"] for row in rows}
     found = (recipe.stem for recipe in model_directory().glob("*.toml"))
     names = sorted(found, key=lambda name: (name.endswith("-lite"), name))  # the paper's sizes first
-    write_json(
-        path.with_suffix(".json"),
-        {
-            "command": ["python", "analysis/recipe_steps.py", "--images", "KODAK"],
-            "settings": {"image": image.name, "crop": CROP, "lmbda": LMBDA, "seed": SEED, "threads": 1},
-            "commit": code_version(),
-            "torch": torch.__version__,
-        },
-    )
+    if options.smoke:
+        names = names[-2:]
+    crop, steps = (64, 2) if options.smoke else (CROP, STEPS)
+    settings = {"image": image.name, "crop": crop, "lmbda": LMBDA, "seed": SEED, "threads": 1}
+    origin = provenance("python analysis/recipe_steps.py --images KODAK", images=[image])
+    write_json(path.with_suffix(".json"), origin | {"settings": settings})
     spawn = multiprocessing.get_context("spawn")
     for name in (name for name in names if name not in done):
         with ProcessPoolExecutor(1, spawn) as fresh:  # whose peak memory is that of one recipe
-            rows.append(fresh.submit(measure, name, image).result())
+            rows.append(fresh.submit(measure, name, image, crop, steps).result())
         write_table(path, pd.DataFrame(rows), RECIPE_STEPS)
         print(rows[-1], flush=True)
 
 
-def measure(name: str, image: Path) -> dict[str, object]:
+def measure(name: str, image: Path, crop: int, steps: int) -> dict[str, object]:
     """Return the row of a recipe."""
     torch.set_num_threads(1)
     recipe = shipped_recipe(name)
     began = time.perf_counter()
-    first, last = train(recipe, center_crop(read_image(image), CROP)[None], STEPS)
+    first, last = train(recipe, center_crop(read_image(image), crop)[None], steps)
     return {
         "codec": name,
-        "steps": STEPS,
-        "num_pixels": CROP**2,
+        "steps": steps,
+        "num_pixels": crop**2,
         "first_lagrangian_bpp": first,
         "last_lagrangian_bpp": last,
-        "seconds_per_step": (time.perf_counter() - began) / STEPS,
+        "seconds_per_step": (time.perf_counter() - began) / steps,
         "peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
 

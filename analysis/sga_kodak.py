@@ -13,51 +13,42 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
+from _experiment import check_smoke, every_model, fill_readme, parser, provenance, weights_of
 
 from rdgap import _cli, _jobs
-from rdgap._files import sha256, write_json, write_text
+from rdgap._files import sha256, write_json
 from rdgap.encoding import Encoder
 from rdgap.encoding.__main__ import means
 from rdgap.encoding.jobs import Job, measure, settings_of
 from rdgap.images import image_paths
 from rdgap.tables import ENCODED, read_table, write_table
-from rdgap.training.results import code_version
-from rdgap.zoo import model_directory, trained_lmbdas, trained_models, weights_name
+from rdgap.zoo import weights_name
 
-HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
 BEGIN, END = "<!-- sga table: python analysis/sga_kodak.py -->", "<!-- end of sga table -->"
 STRIDE, CROP, STEPS = 4, 256, 500  # kodim01, 05, 09, 13, 17, 21
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = parser(__doc__, smoke="two images, one model, three steps")
     arguments.add_argument("--images", type=Path, help="folder of the 24 Kodak images; without it nothing is measured")
-    arguments.add_argument("--tables", type=Path, default=HERE / "tables", help="folder of the table")
-    arguments.add_argument("--smoke", action="store_true", help="two images, one model, three steps")
     _cli.add_device(arguments)
     return _cli.run(_run, arguments, argv)
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.smoke and options.tables == HERE / "tables":
-        raise ValueError("`--smoke` needs `--tables FOLDER`, because it would overwrite the real table.")
+    check_smoke(options)
     table = options.tables / "sga_kodak.csv"
     if options.images:
         _measure(table, options)
     summary = means(read_table(table, ENCODED))
     print(markdown(summary))
-    if not options.smoke:
-        before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-        write_text(README, f"{before}{BEGIN}\n{markdown(summary)}\n{END}{rest.split(END)[1]}")
+    fill_readme(BEGIN, END, markdown(summary), tables=options.tables)
 
 
 def _measure(table: Path, options: argparse.Namespace) -> None:
@@ -71,7 +62,7 @@ def _measure(table: Path, options: argparse.Namespace) -> None:
             model=model, lmbda=lmbda, paths=paths, encoder=encoder, crop=crop, device=options.device, streams=None
         )
 
-    pairs = [(model, lmbda) for model in trained_models() for lmbda in trained_lmbdas(model)]
+    pairs = every_model()
     pairs.sort(key=lambda pair: abs(math.log(pair[1] / 0.01)))  # stopped early, it has measured every model
     for model, lmbda in pairs[: 1 if options.smoke else None]:
         _forget_other_weights(table, model, lmbda)
@@ -92,13 +83,13 @@ def _measure(table: Path, options: argparse.Namespace) -> None:
 
 def _forget_other_weights(table: Path, model: str, lmbda: float) -> None:
     """Drop rows that were measured with weights other than those that are there now."""
-    provenance = table.with_suffix(".json")
-    if not (table.exists() and provenance.exists()):
+    record = table.with_suffix(".json")
+    if not (table.exists() and record.exists()):
         return
-    known = json.loads(provenance.read_text(encoding="utf-8"))["weights_sha256"]
+    known = json.loads(record.read_text(encoding="utf-8"))["weights_sha256"]
     rows = read_table(table, ENCODED)
     others = rows.loc[~((rows["model"] == model) & (rows["lmbda"] == lmbda)), :]
-    if len(others) == len(rows) or known.get(weights_name(model, lmbda)) == _weights_sha256(model, lmbda):
+    if len(others) == len(rows) or known.get(weights_name(model, lmbda)) == sha256(weights_of(model, lmbda)):
         return
     if others.empty:
         table.unlink()
@@ -109,19 +100,9 @@ def _forget_other_weights(table: Path, model: str, lmbda: float) -> None:
 def _write_provenance(table: Path, model: str, lmbda: float, paths: Sequence[Path]) -> None:
     path = table.with_suffix(".json")
     known = json.loads(path.read_text(encoding="utf-8"))["weights_sha256"] if path.exists() else {}
-    provenance = {
-        "command": ["python", "analysis/sga_kodak.py", "--images", "KODAK"],
-        "commit": code_version(),
-        "images_sha256": {image.name: sha256(image) for image in paths},
-        "weights_sha256": dict(sorted({**known, weights_name(model, lmbda): _weights_sha256(model, lmbda)}.items())),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-    }
-    write_json(path, provenance)
-
-
-def _weights_sha256(model: str, lmbda: float) -> str:
-    return sha256(model_directory() / f"{weights_name(model, lmbda)}.safetensors")
+    hashes = dict(sorted({**known, weights_name(model, lmbda): sha256(weights_of(model, lmbda))}.items()))
+    origin = provenance("python analysis/sga_kodak.py --images KODAK", images=paths)
+    write_json(path, origin | {"weights_sha256": hashes})
 
 
 def markdown(summary: pd.DataFrame) -> str:

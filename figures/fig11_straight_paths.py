@@ -5,51 +5,41 @@ python figures/fig11_straight_paths.py   # reads analysis/tables, writes figures
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 
-import matplotlib as mpl
-import pandas as pd
+from _figure import main, read
 from matplotlib.figure import Figure
 
 from rdgap._curvature_plots import colours_of, draw_distances
-from rdgap._plots import COLUMN_WIDTH_INCHES, STYLE, save
+from rdgap._plots import COLUMN_WIDTH_INCHES
 
-ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "figures" / "out"
 LMBDA = 0.01
 
 
-def draw(paths: pd.DataFrame) -> Figure:
+def draw() -> Figure:
     """Draw one panel per crop: means over pairs at lmbda 0.01, and of the controls."""
+    paths = read("latent_curvature_paths.csv")
     paths = paths.loc[(paths["lmbda"] == LMBDA) | paths["model"].str.endswith("-control"), :]
     columns = {f"{name}_mean": name for name in ("mse_to_originals", "mse_to_reconstructions")}
     paths = paths.rename(columns=columns).assign(lmbda=LMBDA)  # the controls as dark as the others
     colours = colours_of(list(paths["model"]))
-    with mpl.rc_context(STYLE):
-        crops = sorted(set(paths["crop"]))
-        figure = Figure(figsize=(2 * COLUMN_WIDTH_INCHES, 2.9), layout="constrained")
-        panels = figure.subplots(1, len(crops), squeeze=False)[0]
-        for axes, crop in zip(panels, crops, strict=True):
-            draw_distances(axes, paths.loc[paths["crop"] == crop, :], colours)
-            axes.set_title(f"{crop} x {crop} pixels", fontsize="medium")
-            axes.set_yscale("symlog", linthresh=0.1)
-            if axes is not panels[0]:
-                axes.set_ylabel("")
-            axes.get_legend().remove()
-        handles = [panels[0].plot([], [], color=colour, label=model)[0] for model, colour in colours.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
-        kinds = {"to the path between originals": "-", "to the path between reconstructions": (0, (3, 1.5))}
-        handles = [panels[0].plot([], [], color="0.3", ls=dashes, label=label)[0] for label, dashes in kinds.items()]
-        figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
+    crops = sorted(set(paths["crop"]))
+    figure = Figure(figsize=(2 * COLUMN_WIDTH_INCHES, 2.9), layout="constrained")
+    panels = figure.subplots(1, len(crops), squeeze=False)[0]
+    for axes, crop in zip(panels, crops, strict=True):
+        draw_distances(axes, paths.loc[paths["crop"] == crop, :], colours)
+        axes.set_title(f"{crop} x {crop} pixels", fontsize="medium")
+        axes.set_yscale("symlog", linthresh=0.1)
+        if axes is not panels[0]:
+            axes.set_ylabel("")
+        axes.get_legend().remove()
+    handles = [panels[0].plot([], [], color=colour, label=model)[0] for model, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
+    kinds = {"to the path between originals": "-", "to the path between reconstructions": (0, (3, 1.5))}
+    handles = [panels[0].plot([], [], color="0.3", ls=dashes, label=label)[0] for label, dashes in kinds.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 
-def main() -> None:
-    """Write the figure."""
-    paths = pd.read_csv(ROOT / "analysis" / "tables" / "latent_curvature_paths.csv")
-    for suffix in ("png", "pdf"):
-        save(draw(paths), OUT / f"fig11_straight_paths.{suffix}")
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main(draw, __file__))

@@ -11,16 +11,17 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ._plots import COLUMN_WIDTH_INCHES, MARKERS, STYLE
+from ._plots import COLUMN_WIDTH_INCHES, MARKERS, STYLE, is_known, look_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def colours_of(models: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """Return one colour for each model, by the order of their names."""
+def colours_of(models: Sequence[str]) -> dict[str, Any]:
+    """Return one colour for each model: its own, or by the order of their names for models of others' making."""
     names = sorted(set(models))
-    return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    palette = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    return {name: look_of(name)["color"] if is_known(name) else palette[name] for name in names}
 
 
 def draw_both(table: pd.DataFrame, paths: pd.DataFrame) -> Figure:
@@ -34,7 +35,7 @@ def draw_both(table: pd.DataFrame, paths: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_distances(axes: Axes, paths: pd.DataFrame, colours: Mapping[str, tuple[float, float, float]]) -> None:
+def draw_distances(axes: Axes, paths: pd.DataFrame, colours: Mapping[str, Any]) -> None:
     """Draw the mean MSE over pairs to both straight paths over t, of each model; several lmbdas fade."""
     shades = _shades(paths)
     for model, lmbda, rows in _curves(paths):
@@ -52,10 +53,13 @@ def draw_distances(axes: Axes, paths: pd.DataFrame, colours: Mapping[str, tuple[
     sns.despine(ax=axes)
 
 
-def draw_etas(axes: Axes, table: pd.DataFrame, colours: Mapping[str, tuple[float, float, float]]) -> None:
+def draw_etas(axes: Axes, table: pd.DataFrame, colours: Mapping[str, Any]) -> None:
     """Draw the ratio of curve to chord over the chord, a point per pair; several lmbdas fade."""
     shades = _shades(table)
-    markers = {model: MARKERS[index % len(MARKERS)] for index, model in enumerate(sorted(colours))}
+    markers = {
+        model: look_of(model)["marker"] if is_known(model) else MARKERS[index % len(MARKERS)]
+        for index, model in enumerate(sorted(colours))
+    }
     for model, lmbda, rows in _curves(table):
         axes.scatter(
             rows["chord"], rows["eta"], s=9, marker=markers[model], linewidths=0,

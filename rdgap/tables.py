@@ -135,6 +135,9 @@ device: Where it was computed, "cpu" or "cuda"; other devices draw other random 
 seconds: Wall-clock time of the image.
 """
 
+GAPS_ALONG_TRAINING: Schema = {"step": Column(int, minimum=0), **GAPS}
+"""The same of snapshots of one training run, which `model` names; `step`: after how many steps it was taken."""
+
 BOTH_SIDES: Schema = {
     **_MEASURED,
     "neg_log_gamma_upper_bpp": Column(float),
@@ -366,6 +369,54 @@ bd_rate_percent, bd_quality: The differences; `_low` and `_high` bound their 95 
 largest_subset_change_percent: Largest change of the BD-rate when a point is left out; empty but for "mean quality".
 images: Images in the number; images_without_bd: those left out of it, because they have no BD of their own.
 """
+
+
+COMPLEXITY: Schema = {
+    "codec": Column(str),
+    "transform": Column(str),
+    "macs_per_pixel": Column(float, minimum=0),
+    "gdn_macs_per_pixel": Column(float, minimum=0),
+    "parameters": Column(int, minimum=0),
+}
+"""The transforms of codecs; `rdgap.complexity.TransformComplexity` says what is counted."""
+
+_PAIR: Schema = {
+    "ablation": Column(str),
+    "part": Column(str, one_of=("analysis", "synthesis", "hyper_analysis", "hyper_synthesis", "context")),
+    "reference": Column(str),
+    "variant": Column(str),
+}
+
+ABLATIONS: Schema = {
+    **_PAIR,
+    "lmbdas": Column(int, minimum=2),
+    "images": Column(int, minimum=1),
+    "quality_low": Column(float),
+    "quality_high": Column(float),
+    "bd_rate_percent": Column(float),
+    "bd_rate_low_percent": Column(float, may_be_nan=True),
+    "bd_rate_high_percent": Column(float, may_be_nan=True),
+    "reference_macs_per_pixel": Column(float, minimum=0, may_be_nan=True),
+    "variant_macs_per_pixel": Column(float, minimum=0, may_be_nan=True),
+}
+"""Pairs of models that differ in one part: BD-rate of the variant over the reference, as in `BD` by "mean quality".
+
+lmbdas: How many both are trained at.
+reference_macs_per_pixel, variant_macs_per_pixel: Of that part.
+"""
+
+ABLATIONS_LAGRANGIAN: Schema = {
+    **_PAIR,
+    "lmbda": Column(float, minimum=0),
+    "images": Column(int, minimum=1),
+    "reference_lagrangian_bpp": Column(float, minimum=0),
+    "variant_lagrangian_bpp": Column(float, minimum=0),
+    "change_percent": Column(float),
+    "change_low_percent": Column(float, may_be_nan=True),
+    "change_high_percent": Column(float, may_be_nan=True),
+}
+"""The same pairs at one lmbda: by how much L of the variant is more than that of the reference, mean over images of
+percents with Student's 95 % interval for pairs."""
 
 
 def curve_name(row: Mapping[Any, Any]) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -16,11 +14,23 @@ import torch
 
 from rdgap.bdrate import codec_grids, published_curve, shipped_anchor_path
 from rdgap.complexity import count
-from rdgap.images import write_image
-from rdgap.tables import BD, CODED, CURVATURE, ENCODED, EVALUATION, RECIPE_STEPS, read_table, write_table
+from rdgap.tables import (
+    ABLATIONS,
+    ABLATIONS_LAGRANGIAN,
+    BD,
+    CODED,
+    COMPLEXITY,
+    CURVATURE,
+    ENCODED,
+    EVALUATION,
+    GAPS_ALONG_TRAINING,
+    RECIPE_STEPS,
+    read_table,
+    write_table,
+)
 from rdgap.zoo import model_directory, shipped_recipe, trained_models
 from tests._data import data_folder
-from tests._scripts import script
+from tests._scripts import Trials, every_experiment, script
 
 ROOT = Path(__file__).parent.parent
 TABLES = ROOT / "analysis" / "tables"
@@ -46,16 +56,76 @@ def sga_kodak() -> ModuleType:
     return script("sga_kodak")
 
 
+EXPERIMENTS = every_experiment().EXPERIMENTS
+
+
+def test_every_script_is_one_of_the_experiments() -> None:
+    scripts = {path.stem for path in (ROOT / "analysis").glob("*.py") if not path.stem.startswith("_")}
+    assert scripts == set(EXPERIMENTS)
+
+
 @pytest.mark.skipif(not trained_models(), reason="no trained model is there")
-def test_kodak_experiment_runs_on_two_tiny_images(kodak: ModuleType, tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for name in ("kodim01", "kodim02"):
-        write_image(tmp_path / "images" / f"{name}.png", torch.rand(3, 40, 48, generator=generator))
-    code = kodak.main(["--smoke", "--images", str(tmp_path / "images"), "--tables", str(tmp_path / "tables")])
-    assert code == 0
-    summary = pd.read_csv(tmp_path / "tables" / "kodak_lagrangian.csv")
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs_from_end_to_end(name: str, trials: Trials) -> None:
+    """What `make smoke` does; tests below look at the same trials."""
+    tables = trials.after(name)
+    made = {"known_sources": "known_estimates", "tecnick_clic": "tecnick_learned"}.get(name, name)
+    table = tables / ("kodak_learned.csv" if name == "kodak" else f"{made}.csv")
+    assert len(pd.read_csv(table)) > 0
+    without = ("complexity", "published_bd_rate", "published_jpeg", "claims")
+    if name not in without:
+        provenance = json.loads(next(tables.glob(f"{table.stem.removesuffix('_estimates')}*.json")).read_text())
+        assert "torch" in provenance
+
+
+@pytest.mark.skipif(not trained_models(), reason="no trained model is there")
+def test_kodak_experiment_measures_only_what_is_missing(
+    kodak: ModuleType, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = trials.after("kodak")
+    summary = pd.read_csv(tables / "kodak_lagrangian.csv")
     assert {"jpeg", "webp", "bpg-m9", "two-layer of the paper"} < set(summary["method"])
-    assert (tmp_path / "tables" / "kodak_learned.json").exists()
+    table, record = tables / "kodak_learned.csv", tables / "kodak_learned.json"
+    measured = read_table(table, EVALUATION)
+    assert list(measured["image"]) == ["kodim01", "kodim02"] * 4
+    assert measured["lpips"].notna().all()
+    assert set(read_table(tables / "kodak_bd_rate.csv", BD)["averaging"]) == {
+        "mean quality",
+        "mean distortion",
+        "images",
+    }
+    measured_again = []
+
+    def evaluate(points: list, images: list) -> pd.DataFrame:
+        measured_again.extend((point.codec, point.setting) for point in points)
+        (point,) = points
+        its_rows = (measured["codec"] == point.codec) & (measured["setting"] == point.setting)
+        return measured.loc[its_rows, :].assign(bits=1.0)
+
+    monkeypatch.setattr(kodak, "evaluate", evaluate)
+    assert kodak.main(trials.arguments("kodak")) == 0
+    assert not measured_again
+    known = json.loads(record.read_text())
+    changed = min(known["weights_sha256"])
+    record.write_text(json.dumps(known | {"weights_sha256": known["weights_sha256"] | {changed: "0"}}))
+    before = table.read_bytes()
+    codecs = kodak.few_models()
+    images = sorted((trials.folder / "images").iterdir())[:2]
+    kodak.measure_learned(table, codecs, images, dataset="kodak", command="none", device=torch.device("cpu"))
+    assert [f"{codec}-{lmbda:g}" for codec, lmbda in measured_again] == [changed]
+    assert set(read_table(table, EVALUATION)["bits"]) > {1.0}
+    assert json.loads(record.read_text())["weights_sha256"] == known["weights_sha256"]
+    table.write_bytes(before)
+
+
+def test_new_weights_in_the_zoo_are_found_without_a_change_here(
+    kodak: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = script("_experiment")
+    monkeypatch.setattr(experiment, "trained_models", lambda: ["factorized-lite", "two-layer"])
+    monkeypatch.setattr(experiment, "trained_lmbdas", lambda name: [0.01, 0.08] if name == "two-layer" else [0.04])
+    found = [("factorized-lite", 0.04), ("two-layer", 0.01), ("two-layer", 0.08)]
+    assert kodak.every_model() == found
 
 
 def test_a_trial_run_may_not_overwrite_the_real_tables(kodak: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,17 +150,12 @@ def test_shipped_models_beat_jpeg_and_two_layers_beat_one(kodak: ModuleType) -> 
 
 
 @pytest.mark.skipif(not trained_models(), reason="no trained model is there")
-def test_gaps_experiment_runs_on_two_crops_and_goes_on_where_it_was(kodak_gaps: ModuleType, tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for name in ("kodim01", "kodim02"):
-        write_image(tmp_path / "images" / f"{name}.png", torch.rand(3, 64, 70, generator=generator))
-    arguments = ["--smoke", "--images", str(tmp_path / "images"), "--tables", str(tmp_path / "tables"), "--jobs", "1"]
-    assert kodak_gaps.main(arguments) == 0
-    table = tmp_path / "tables" / "kodak_gaps.csv"
+def test_gaps_experiment_goes_on_where_it_was(kodak_gaps: ModuleType, trials: Trials) -> None:
+    table = trials.after("kodak_gaps") / "kodak_gaps.csv"
     measured = table.read_bytes()
     assert list(pd.read_csv(table).image) == ["kodim01", "kodim02"]
-    assert "two-layer-lite" in kodak_gaps.markdown(tmp_path / "tables")
-    assert kodak_gaps.main(arguments) == 0
+    assert "two-layer-lite" in kodak_gaps.markdown(trials.tables)
+    assert kodak_gaps.main(trials.arguments("kodak_gaps")) == 0
     assert table.read_bytes() == measured  # seconds included: nothing was measured again
 
 
@@ -110,26 +175,17 @@ def test_twice_the_temperatures_move_no_crop_by_a_hundredth_of_a_bit(kodak_gaps:
 
 
 @pytest.mark.skipif(not trained_models(), reason="no trained model is there")
-def test_coding_experiment_runs_on_two_tiny_images_and_goes_on_where_it_was(
-    coded_kodak: ModuleType, tmp_path: Path
-) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for name in ("kodim01", "kodim02"):
-        write_image(tmp_path / "images" / f"{name}.png", torch.rand(3, 40, 70, generator=generator))
-    command = [sys.executable, str(ROOT / "analysis" / "coded_kodak.py"), "--smoke"]
-    command += ["--images", str(tmp_path / "images"), "--tables", str(tmp_path)]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
-    subprocess.run(command, env=environment, check=True)
-    table = read_table(tmp_path / "coded_kodak.csv", CODED)
+def test_coding_experiment_goes_on_where_it_was(coded_kodak: ModuleType, trials: Trials) -> None:
+    path = trials.after("coded_kodak") / "coded_kodak.csv"
+    table = read_table(path, CODED)
     assert list(table["image"]) == ["kodim01", "kodim02"]
     assert list(table["latents_differing_old_cpu"].notna()) == [True, False]
     assert "| jpeg-like-lite | 1 | 2 |" in coded_kodak.markdown(table)
     changed = table.assign(bits_coded=table["bits_coded"] + 8)
-    write_table(tmp_path / "coded_kodak.csv", changed, CODED)
-    coded_kodak._measure_missing(
-        tmp_path / "coded_kodak.csv", sorted((tmp_path / "images").iterdir()), [("jpeg-like-lite", 0.0025)]
-    )
-    assert read_table(tmp_path / "coded_kodak.csv", CODED).equals(changed)
+    write_table(path, changed, CODED)
+    images = sorted((trials.folder / "images").iterdir())[:2]
+    coded_kodak._measure_missing(path, images, [("jpeg-like-lite", 0.0025)])
+    assert read_table(path, CODED).equals(changed)
 
 
 @pytest.mark.skipif(not (TABLES / "coded_kodak.csv").exists(), reason="Kodak was not coded")
@@ -173,18 +229,20 @@ def test_the_cost_of_every_recipe_fell_within_thirty_full_size_steps() -> None:
 
 def test_complexity_table_is_what_the_recipes_say_and_the_readme_shows() -> None:
     table = pd.read_csv(TABLES / "complexity.csv")
-    names = sorted(path.stem for path in model_directory().glob("*.toml") if not path.stem.endswith("-lite"))
+    names = sorted(path.stem for path in model_directory().glob("*.toml"))
     expected = pd.concat([count(shipped_recipe(name)).to_frame() for name in names], ignore_index=True)
     pd.testing.assert_frame_equal(table, expected)
     assert script("complexity").markdown(table) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_iterative_encoding_experiment_goes_on_and_forgets_other_weights(sga_kodak: ModuleType, tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for name in ("kodim01", "kodim02"):
-        write_image(tmp_path / "images" / f"{name}.png", torch.rand(3, 40, 48, generator=generator))
-    arguments = ["--smoke", "--images", str(tmp_path / "images"), "--tables", str(tmp_path), "--device", "cpu"]
-    assert sga_kodak.main(arguments) == 0
+def test_iterative_encoding_experiment_goes_on_and_forgets_other_weights(
+    sga_kodak: ModuleType, trials: Trials, tmp_path: Path
+) -> None:
+    for name in ("sga_kodak.csv", "sga_kodak.json"):
+        (tmp_path / name).write_bytes((trials.after("sga_kodak") / name).read_bytes())
+    arguments = [
+        str(tmp_path) if argument == str(trials.tables) else argument for argument in trials.arguments("sga_kodak")
+    ]
     table, provenance = tmp_path / "sga_kodak.csv", tmp_path / "sga_kodak.json"
     measured = table.read_bytes()
     assert list(read_table(table, ENCODED)["image"]) == ["kodim01", "kodim02"]
@@ -233,17 +291,15 @@ def published_bd_rate() -> ModuleType:
     return script("published_bd_rate")
 
 
-def test_published_bd_rates_are_those_of_the_table(published_bd_rate: ModuleType, tmp_path: Path) -> None:
-    assert published_bd_rate.main(["--tables", str(tmp_path), "--resamples", "20"]) == 0
+def test_published_bd_rates_are_those_of_the_table(trials: Trials) -> None:
+    tables = trials.after("published_bd_rate")
     keys = ["codec", "anchor", "dataset", "measure", "interpolation", "averaging"]
-    ours, committed = (
-        read_table(folder / "published_bd_rate.csv", BD).set_index(keys) for folder in (tmp_path, TABLES)
-    )
+    ours, committed = (read_table(folder / "published_bd_rate.csv", BD).set_index(keys) for folder in (tables, TABLES))
     for column in ("bd_rate_percent", "bd_quality", "quality_low", "quality_high"):
         assert ours[column].to_numpy() == pytest.approx(committed.loc[ours.index, column].to_numpy(), rel=1e-9)
     assert len(ours) == len(committed)
     for name in ("published_baselines_bd_rate.csv", "published_savings.csv"):
-        again, before = pd.read_csv(tmp_path / name), pd.read_csv(TABLES / name)
+        again, before = pd.read_csv(tables / name), pd.read_csv(TABLES / name)
         assert list(again["codec"]) == list(before["codec"])
         column = "bd_rate_percent" if "bd_rate" in name else "savings_percent"
         assert again[column].to_numpy() == pytest.approx(before[column].to_numpy(), rel=1e-9, abs=1e-9)
@@ -295,22 +351,17 @@ def latent_curvature() -> ModuleType:
 
 @pytest.mark.skipif(not trained_models(), reason="no trained model is there")
 def test_curvature_experiment_runs_on_two_pairs_and_goes_on_where_it_was(
-    latent_curvature: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    latent_curvature: ModuleType, trials: Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for name in ("kodim01", "kodim02", "kodim03"):
-        write_image(tmp_path / "images" / f"{name}.png", torch.rand(3, 24, 30, generator=generator))
-    arguments = ["--smoke", "--images", str(tmp_path / "images"), "--tables", str(tmp_path / "tables")]
-    assert latent_curvature.main(arguments) == 0
-    table = tmp_path / "tables" / "latent_curvature.csv"
+    table = trials.after("latent_curvature") / "latent_curvature.csv"
     measured = read_table(table, CURVATURE)
     assert len(measured) == 4
     assert measured["model"].iloc[-1] == latent_curvature.RANDOM
     assert (measured.loc[measured["model"] == latent_curvature.RANDOM, "eta"] > 1.01).all()
-    assert latent_curvature.RANDOM in latent_curvature.markdown(tmp_path / "tables")
+    assert latent_curvature.RANDOM in latent_curvature.markdown(trials.tables)
     monkeypatch.setattr(latent_curvature, "measure_pairs", None)  # nothing is measured again
     monkeypatch.setattr(latent_curvature, "geometry_of", None)
-    assert latent_curvature.main(arguments) == 0
+    assert latent_curvature.main(trials.arguments("latent_curvature")) == 0
     assert len(read_table(table, CURVATURE)) == 4
 
 
@@ -343,3 +394,113 @@ def test_no_measured_curve_is_shorter_than_its_chord_and_controls_are_not_straig
         rows.loc[rows["lmbda"] == 0.08, "eta"].median() < rows.loc[rows["lmbda"] == 0.00125, "eta"].median()
         for rows in shares
     )
+
+
+def test_gaps_along_training_take_snapshots_of_one_run_alone(
+    trials: Trials, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    along = script("gaps_along_training")
+    tables = trials.after("gaps_along_training")
+    rows = read_table(tables / "gaps_along_training.csv", GAPS_ALONG_TRAINING)
+    assert list(rows["step"]) == [0, 2]
+    assert set(rows["model"]) == {"two-layer-lite"}
+    parts = rows["neg_log_gamma_upper_bpp"] + rows["approximation_gap_bpp"] + rows["amortization_gap_lower_bpp"]
+    assert (parts - rows["encoder_bpp"]).abs().max() < 1e-9
+    snapshots = sorted((trials.folder / "training").glob("*-step-*.safetensors"))
+    shipped = str(model_directory() / "two-layer-lite-0.01.safetensors")
+    common = ["--smoke", "--images", str(trials.folder / "images"), "--tables"]
+    for chosen, line in (
+        ([str(snapshots[0]), shipped], "must be of one run, got 2 runs"),
+        ([str(snapshots[0])] * 2, "must be of a step of its own, got 0"),
+    ):
+        assert along.main([*common, str(tmp_path), "--snapshots", *chosen]) == 2
+        assert line in capsys.readouterr().err
+    assert along.main([*common, str(tmp_path)]) == 2
+    assert "`--train PHOTOS` or `--snapshots FILE ...`" in capsys.readouterr().err
+    record = tables / "gaps_along_training.json"
+    written = record.read_text()
+    record.write_text(written.replace(json.loads(written)["snapshots_sha256"]["2"], "0"))
+    assert along.main([*common, str(tables), "--snapshots", *map(str, snapshots)]) == 2
+    assert "holds other snapshots" in capsys.readouterr().err
+    record.write_text(written)
+
+
+@pytest.mark.skipif(not (TABLES / "gaps_along_training_means.csv").exists(), reason="no training was decomposed")
+def test_readme_shows_which_gap_training_closes() -> None:
+    along = script("gaps_along_training")
+    summary = along.summarize(read_table(TABLES / "gaps_along_training.csv", GAPS_ALONG_TRAINING))
+    assert along.markdown(summary) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_shows_what_the_tables_say_of_the_claims() -> None:
+    claims = script("claims")
+    found = claims.findings(TABLES)
+    assert len(found) == 7
+    table = pd.DataFrame([vars(finding) for finding in found])
+    assert claims.markdown(table) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_claims_are_judged_by_their_intervals(tmp_path: Path) -> None:
+    claims = script("claims")
+    labels = {"reference": "a-lite", "reference_macs_per_pixel": 1.0, "variant_macs_per_pixel": 1.0, "lmbdas": 3}
+    labels |= {"images": 24, "quality_low": 28.0, "quality_high": 35.0}
+
+    def write(ablation: str, part: str, variant: str, low: float, high: float) -> None:
+        row = labels | {"ablation": ablation, "part": part, "variant": variant}
+        row |= {"bd_rate_percent": (low + high) / 2, "bd_rate_low_percent": low, "bd_rate_high_percent": high}
+        write_table(tmp_path / "ablations.csv", pd.DataFrame([row]), ABLATIONS)
+
+    for low, high, verdict in ((-12.0, -9.0, True), (-3.0, 1.0, False), (2.0, 5.0, False)):
+        write("two layers for one", "synthesis", "two-layer-lite", low, high)
+        assert claims.two_layers(tmp_path)[0] is verdict
+    write_table(tmp_path / "complexity.csv", pd.read_csv(TABLES / "complexity.csv"), COMPLEXITY)
+    for low, high, verdict in ((8.0, 13.0, True), (20.0, 30.0, False)):
+        write("cheap hyper synthesis", "hyper_synthesis", "jpeg-like-hyper-lite", low, high)
+        holds, here = claims.hyper_synthesis(tmp_path)
+        assert holds is verdict
+        assert "15.18 to 1.80 thousand MAC per pixel" in here
+    with pytest.raises(claims.OutOfReachError, match="no trained weights of both models"):
+        claims.two_layers(tmp_path)
+    common = {"ablation": "scaled-down baseline", "part": "synthesis", "reference": "two-layer-lite", "images": 24}
+    common |= {"variant": "cenic-lite", "reference_lagrangian_bpp": 1.0, "variant_lagrangian_bpp": 1.0}
+    rows = [
+        common | {"lmbda": lmbda, "change_percent": low + 1, "change_low_percent": low, "change_high_percent": low + 2}
+        for lmbda, low in ((0.0025, -5.0), (0.04, 3.0))
+    ]
+    write_table(tmp_path / "ablations_lagrangian.csv", pd.DataFrame(rows), ABLATIONS_LAGRANGIAN)
+    holds, here = claims.scaled_down(tmp_path)
+    assert holds
+    assert "L -4.0 % [-5.0, -3.0] at lmbda 0.0025, L +4.0 % [+3.0, +5.0] at lmbda 0.04" in here
+    assert "elic-xs-lite" in here
+
+
+def test_ablations_are_differences_of_the_measured_costs(tmp_path: Path) -> None:
+    ablations = script("ablations")
+    random = np.random.default_rng(0)
+    rows = [
+        {"codec": codec, "setting": lmbda, "dataset": "kodak", "image": f"kodim{image:02d}", "num_pixels": 1000,
+         "bits": factor * (500 + 100 * image) * lmbda**0.5, "rate_kind": "estimated", "mse": 1 / lmbda,
+         "psnr_db": 10 * np.log10(255**2 * lmbda), "ms_ssim": 0.9, "lpips": random.random(), "encoder": "own",
+         "encoder_steps": 0}
+        for codec, factor in (("jpeg-like-lite", 1.0), ("two-layer-lite", 0.9), ("cnn-analysis-96-lite", 0.99))
+        for lmbda in (0.01, 0.02, 0.04)
+        for image in (1, 2, 3)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    pair = ablations.PAIRS[0]
+    row, changes = ablations._compare(table, pair, "jpeg-like-lite", "two-layer-lite", 50)
+    assert row["bd_rate_percent"] == pytest.approx(-10)
+    assert row["bd_rate_low_percent"] == pytest.approx(-10)
+    assert [change["lmbda"] for change in changes] == [0.01, 0.02, 0.04]
+    rates = [(500 + 100 * image) * 0.1 / 1000 for image in (1, 2, 3)]
+    expected = [100 * ((0.9 * rate + 1) / (rate + 1) - 1) for rate in rates]
+    assert changes[0]["change_percent"] == pytest.approx(np.mean(expected))
+    assert changes[0]["change_low_percent"] < changes[0]["change_percent"] < changes[0]["change_high_percent"]
+    assert ablations._is_variant("cnn-analysis-96-lite", ("cnn-analysis",), "-lite")
+    assert not ablations._is_variant("cnn-analysis-96-lite", ("cnn-analysis",), "")
+    assert not ablations._is_variant("jpeg-like-hyper-lite", ("jpeg-like",), "-lite")
+    one, (change,) = ablations._compare(
+        table.loc[table["setting"] == 0.01], pair, "jpeg-like-lite", "two-layer-lite", 50
+    )
+    assert not one
+    assert change["lmbda"] == 0.01

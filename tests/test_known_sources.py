@@ -8,10 +8,9 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
-import torch
 
-from rdgap.images import write_image
 from tests import _scripts
+from tests._scripts import Trials
 
 ROOT = Path(__file__).parent.parent
 TABLES = ROOT / "analysis" / "tables"
@@ -109,14 +108,15 @@ def test_readme_shows_the_tables(script: ModuleType) -> None:
     assert provenance["commit"]
 
 
-def test_script_runs_from_end_to_end_and_goes_on_where_it_was(script: ModuleType, tmp_path: Path) -> None:
-    write_image(tmp_path / "images" / "a.png", torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(0)))
-    arguments = ["--smoke", "--images", str(tmp_path / "images"), "--tables", str(tmp_path / "tables")]
-    assert script.main(arguments) == 0
-    written = {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")}
-    assert set(written) == {"known_estimates.csv", "known_sources.csv", "known_refits.csv"}
-    assert script.main(arguments) == 0
-    assert {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")} == written
+def test_script_goes_on_where_it_was(script: ModuleType, trials: Trials) -> None:
+    def written() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in trials.tables.glob("known_*.csv")}
+
+    trials.after("known_sources")
+    before = written()
+    assert set(before) == {"known_estimates.csv", "known_sources.csv", "known_refits.csv"}
+    assert script.main(trials.arguments("known_sources")) == 0
+    assert written() == before
 
 
 def test_a_trial_run_may_not_overwrite_the_real_tables(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

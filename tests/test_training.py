@@ -234,6 +234,24 @@ def test_half_precision_is_stored_only_where_it_costs_nothing(photographs, tmp_p
     assert not (tmp_path / "none" / finished.weights.name).exists()
 
 
+def test_snapshots_are_the_average_on_the_way_and_change_nothing(
+    photographs, tmp_path, finished, weights_after_each_step
+):
+    result = run(photographs, tmp_path, snapshots=(0, 1, 8))
+    assert_same_run(result, finished)
+    kept = {step: load_file(loop.snapshot_path(result.weights, step)) for step in (0, 1, 8)}
+    assert sorted(path.name for path in tmp_path.glob("*-step-*")) == [
+        f"tiny-0.01-step-{step}.safetensors" for step in kept
+    ]
+    start, first, *_ = weights_after_each_step
+    last = load_file(checkpoint_of(result))
+    for name, tensor in start.items():
+        assert torch.equal(kept[0][name], tensor)
+        torch.testing.assert_close(kept[1][name], 2 / 11 * tensor + 9 / 11 * first[name], rtol=1e-5, atol=1e-7)
+        assert torch.equal(kept[8][name], last[f"average.{name}"])
+    assert read_codec(loop.snapshot_path(result.weights, 1)).lmbda == LMBDA
+
+
 def test_the_card_says_where_the_weights_come_from(photographs, tmp_path):
     command = ["python", "-m", "rdgap.training", "a recipe.toml"]
     result = run(photographs, tmp_path, seed=5, command=command)

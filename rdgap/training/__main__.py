@@ -22,8 +22,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument("recipe", help="recipe (.toml), or the name of a shipped one")
     arguments.add_argument("--lmbda", type=_cli.positive_float, required=True, help="weight of the MSE (0..255 scale)")
+    arguments.add_argument(
+        "--snapshots", type=_step, nargs="+", default=(), metavar="STEP", help="keep the weights after these steps too"
+    )
     _add_common(arguments)
     return arguments
+
+
+def _step(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return number
 
 
 def _grid_parser() -> argparse.ArgumentParser:
@@ -75,6 +85,7 @@ def _train(options: argparse.Namespace) -> None:
         init_from=options.init_from,
         minutes=options.minutes,
         validate_every=options.validate_every,
+        snapshots=options.snapshots,
         command=["python", "-m", "rdgap.training", *options.argv],
     )
     state = "finished" if result.finished else "stopped by the time budget, the same command goes on"

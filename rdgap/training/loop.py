@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..metrics import psnr_db
 from ..ntc.codec import NTCCodec
 from ..objective import check_lmbda, nats_to_bpp
 from ..recipes import Recipe, build_codec
-from ..zoo import read_codec, weights_name
+from ..zoo import read_codec, weights_name, write_codec
 from . import checkpoint
 from .data import HeldOut, TrainingCrops, check_apart, fingerprint, seeded
 from .initialization import initialize_principal, rescale_latents, take_weights
@@ -68,6 +68,7 @@ def train(
     init_from: Path | None = None,
     minutes: float | None = None,
     validate_every: int = 1000,
+    snapshots: Collection[int] = (),
     command: Sequence[str] = (),
 ) -> TrainingResult:
     """Train a codec, or go on where an earlier call with the same arguments and `out` stopped.
@@ -89,6 +90,7 @@ def train(
         minutes: Time for the whole call, from reading the images to the last validation. When it is up the run stops
             with a checkpoint, to be resumed by the same call.
         validate_every: Steps between rows of the log, each with validation and checkpoint.
+        snapshots: Steps, from 0, after which the averaged weights are kept as `snapshot_path` names them.
         command: For the card.
 
     Raises:
@@ -124,6 +126,8 @@ def train(
     run = _Run(recipe, configuration, sources, crops, held_out, device, source)
     files.weights.parent.mkdir(parents=True, exist_ok=True)
     remark = run.resume(files)
+    if run.progress.step == 0 and 0 in snapshots:
+        run.keep_snapshot(files)
     print(
         f"{files.weights.stem}: {len(crops)} images, {crops.too_small} too small, {len(held_out)} held out; "
         f"{run.start}{remark}",
@@ -133,6 +137,8 @@ def train(
     with tqdm(total=steps, initial=run.progress.step, desc=files.weights.stem, unit="step", disable=None) as bar:
         while run.progress.step < steps and time.monotonic() < deadline:
             run.take_step(files)
+            if run.progress.step in snapshots:
+                run.keep_snapshot(files)
             bar.update()
             bar.set_postfix_str(run.course(), refresh=False)
             if run.progress.step % validate_every == 0 or run.progress.step == steps:
@@ -240,15 +246,7 @@ class _Run:
         measured = logged_validation(files.log, step) or self._validate(files)
         self.progress.seconds = time.monotonic() - self._resumed_at
         self._save(files)
-        crops = self.crops
-        origin = {
-            "lmbda": repr(self.lmbda),
-            "step": str(step),
-            "steps": str(self.steps),
-            "seed": str(self.seed),
-            "data": f"{len(crops)} images, {crops.num_pixels / 1e6:.1f} Mpx, sha256 {crops.sha256}",
-            "commit": code_version(),
-        }
+        origin = self._origin()
         with replacing(files.weights) as candidate:
             stored, half = store(candidate, self.recipe, self.averaged, origin, self.held_out, measured)
             write_card(
@@ -265,6 +263,23 @@ class _Run:
                 command=command,
             )
         return _result(files, self.progress, self.steps, measured)
+
+    def keep_snapshot(self, files: Files) -> None:
+        """Write the averaged weights as they are now, in full precision."""
+        path = snapshot_path(files.weights, self.progress.step)
+        write_codec(path, self.recipe, self.averaged.state_dict(), self._origin(), half=False)
+
+    def _origin(self) -> dict[str, str]:
+        """Return what weights say of where they come from."""
+        crops = self.crops
+        return {
+            "lmbda": repr(self.lmbda),
+            "step": str(self.progress.step),
+            "steps": str(self.steps),
+            "seed": str(self.seed),
+            "data": f"{len(crops)} images, {crops.num_pixels / 1e6:.1f} Mpx, sha256 {crops.sha256}",
+            "commit": code_version(),
+        }
 
     def _learning_rate(self, step: int) -> float:
         return self.plan.learning_rate * learning_rate_factor(self.plan, step, self.steps)
@@ -284,6 +299,11 @@ class _Run:
     def _save(self, files: Files) -> None:
         header = checkpoint.Header(configuration=self.configuration, progress=self.progress, sources=self.sources)
         checkpoint.save(files.checkpoint, header, self.codec, self.average, self.optimizer)
+
+
+def snapshot_path(weights: Path, step: int) -> Path:
+    """Return where the snapshot of a step lies: beside the weights of its run."""
+    return weights.with_name(f"{weights.stem}-step-{step}.safetensors")
 
 
 def _check(*, lmbda: float, seed: int, steps: int, minutes: float | None, validate_every: int) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -73,7 +73,7 @@ def add_seed(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--seed", type=int, default=0, help="seed of every random number (default: 0)")
 
 
-def device(name: str) -> torch.device:
+def device(name: str | torch.device) -> torch.device:
     """Return the device called `name`; "auto" takes a GPU where there is one.
 
     Raises:
@@ -95,7 +95,7 @@ def add_cluster(arguments: argparse.ArgumentParser) -> None:
         "--cluster",
         type=_address,
         metavar="ADDRESS",
-        help="compute on this Dask scheduler, whose workers see the same files, instead of here (tcp://HOST:PORT)",
+        help="compute on the workers of this Dask scheduler, which get models and images from here (tcp://HOST:PORT)",
     )
 
 
@@ -117,15 +117,10 @@ def executor(address: str | None) -> Iterator[Executor | None]:
     if address is None:
         yield None
         return
-    try:
-        from distributed import Client, KilledWorker
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("`--cluster` needs Dask: pip install 'rdgap[cluster]'") from error
-    try:
-        with Client(address, timeout=10, set_as_default=False) as client, client.get_executor() as workers:
-            yield workers
-    except (KilledWorker, CancelledError) as error:
-        raise RuntimeError(f"the cluster {address} gave the work up: {error or type(error).__name__}") from error
+    from .cluster import connected
+
+    with connected(address) as workers:
+        yield workers
 
 
 def positive_int(text: str) -> int:

@@ -140,13 +140,17 @@ def positive_float(text: str) -> float:
 
 
 def run(
-    body: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser, argv: Sequence[str] | None
+    body: Callable[[argparse.Namespace], None],
+    arguments: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    *,
+    is_heard: Callable[[], bool] = lambda: True,
 ) -> int:
     """Parse `argv`, run `body` and return the exit code.
 
     A `ValueError` or `OSError` is bad input, a `ModuleNotFoundError` a missing extra: its message is the one line that
     the user reads, and the exit code is 2. A `RuntimeError` or `ArithmeticError` is a computation that failed: one line
-    and exit code 1.
+    and exit code 1. Of several processes that fail together the one that `is_heard` says so.
     """
     try:
         body(arguments.parse_args(argv))
@@ -154,18 +158,22 @@ def run(
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        return _fail(arguments.prog, error, 2)
+        if is_heard():
+            _say(arguments.prog, error)
+        return 2
     except (RuntimeError, ArithmeticError) as error:
-        return _fail(arguments.prog, error, 1)
+        if is_heard():
+            _say(arguments.prog, error)
+        return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if is_heard():
+            print("interrupted", file=sys.stderr)
         return 130
     return 0
 
 
-def _fail(program: str, error: BaseException, code: int) -> int:
+def _say(program: str, error: BaseException) -> None:
     parts = [str(error) or type(error).__name__]
     parts += [note for note in getattr(error, "__notes__", []) if note not in parts[0]]  # the item that was at work
     message = " ".join(": ".join(parts[::-1]).split())
     print(f"{program}: error: {message}", file=sys.stderr)
-    return code

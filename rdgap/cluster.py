@@ -40,6 +40,7 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 _MOST_MODULES = 32  # that a worker keeps ready; what it needs after that is unpickled again
+_SECONDS_TO_CONNECT = 10
 _SECONDS_BETWEEN_COUNTS = 10.0  # of workers, which may come and go
 
 
@@ -52,7 +53,7 @@ def connected(address: str) -> Iterator[ClusterExecutor]:
         RuntimeError: If the cluster gives the work up.
     """
     try:
-        with Client(address, timeout=10, set_as_default=False) as client:
+        with Client(address, timeout=_SECONDS_TO_CONNECT, set_as_default=False) as client:
             if not _threads(client):
                 print(f"{address} has no workers yet; waiting for them", file=sys.stderr, flush=True)
             with ClusterExecutor(client) as executor:

@@ -1,7 +1,6 @@
 """Training over two processes: the result of one, whichever of them fails on the way."""
 
 import csv
-import math
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from safetensors.torch import load_file
 
 from rdgap.ntc.quantization import Share, unit_noise
 from rdgap.training import train
-from tests._recipes import PRIORS
+from tests._recipes import PRIORS, random_images, tiny_codec
 from tests._training import recipe_text, tiny_recipe, write_photographs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,9 +45,8 @@ def errors_of(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 def rows_of(weights: Path) -> list[dict[str, float]]:
     with weights.with_suffix(".csv").open(newline="") as file:
-        return [
-            {name: float(entry) for name, entry in row.items() if name != "seconds"} for row in csv.DictReader(file)
-        ]
+        rows = list(csv.DictReader(file))
+    return [{name: float(entry) for name, entry in row.items() if name != "seconds"} for row in rows]
 
 
 def test_two_processes_train_as_one_and_go_on_after_one_has_failed(tmp_path: Path) -> None:
@@ -82,9 +80,9 @@ def test_two_processes_train_as_one_and_go_on_after_one_has_failed(tmp_path: Pat
     for here, there in zip(two, one, strict=True):
         assert here == pytest.approx(there, rel=1e-4)
     assert one[-1]["train_lagrangian_bpp"] < 0.8 * one[0]["train_lagrangian_bpp"]
-    for name, tensor in load_file(alone.weights.with_suffix(".checkpoint.safetensors")).items():
-        assert name
-        assert torch.isfinite(tensor).all()
+    here, there = load_file(tmp_path / "two" / "tiny-0.01.safetensors"), load_file(alone.weights)
+    for name, tensor in there.items():
+        torch.testing.assert_close(here[name], tensor, rtol=1e-2, atol=1e-3)  # half precision
 
 
 def test_what_all_processes_refuse_is_one_line(tmp_path: Path) -> None:
@@ -114,13 +112,9 @@ def test_noise_belongs_to_the_sample_whoever_has_it() -> None:
 
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("quantization", ["noise", "mixed"])
-def test_every_parameter_takes_part_in_every_step(prior: str, quantization: str, tmp_path: Path) -> None:
-    """Processes that wait for the gradient of one that never comes would wait for ever."""
-    from rdgap.recipes import build_codec
-
-    codec = build_codec(tiny_recipe(prior=PRIORS[prior], quantization=f'"{quantization}"'))
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    rate, sse = codec(images, torch.Generator().manual_seed(1))
-    (rate.sum() + sse.sum()).backward()
+def test_every_parameter_takes_part_in_every_step(prior: str, quantization: str) -> None:
+    """Processes would wait for ever for the gradient of one that does not."""
+    codec = tiny_codec(prior=prior, quantization=quantization)
+    rate_nats, sse = codec(random_images(2, 3, 64, 64), torch.Generator().manual_seed(1))
+    (rate_nats.sum() + sse.sum()).backward()
     assert [name for name, parameter in codec.named_parameters() if parameter.grad is None] == []
-    assert math.isfinite(float(rate.sum()))

@@ -161,8 +161,9 @@ class _OwnCode:
     def register(self) -> None:
         names = {name for name in list(sys.modules) if "." not in name} - self._seen
         self._seen |= names
-        for module in filter(None, map(sys.modules.get, names)):
-            if module.__name__ not in ("__main__", "__mp_main__", "rdgap") and _is_own(module):
+        for name in names - {"__main__", "__mp_main__", "rdgap"}:
+            module = sys.modules.get(name)
+            if isinstance(module, ModuleType) and _is_own(module):
                 cloudpickle.register_pickle_by_value(module)
                 self._registered.append(module)
 
@@ -172,10 +173,13 @@ class _OwnCode:
 
 
 def _is_own(module: ModuleType) -> bool:
-    places = [module.__file__] if getattr(module, "__file__", None) else list(getattr(module, "__path__", []))
-    installed = [Path(folder).resolve() for folder in set(sysconfig.get_paths().values())]
-    resolved = [Path(str(place)).resolve() for place in places]
-    return bool(places) and not any(place.is_relative_to(folder) for place in resolved for folder in installed)
+    file = getattr(module, "__file__", None)
+    places = [Path(place).resolve() for place in ([file] if file else getattr(module, "__path__", []))]
+    standard = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
+    return bool(places) and not any(
+        {"site-packages", "dist-packages"} & set(place.parts) or any(map(place.is_relative_to, standard))
+        for place in places
+    )
 
 
 @cache

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+Key = tuple[str, float | None, int]
+"""What tells a pair's row, or rows, from others: model, lmbda and number of the pair."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = _cli.parser(
@@ -115,8 +119,8 @@ def _run(options: argparse.Namespace) -> None:
         _jobs.check_distinct("output files", [options.csv, options.paths])
 
     keys = [(source.model, lmbda_of(codec), number) for source, codec in codecs.items() for number in range(len(pairs))]
-    kept, kept_paths = _kept(options, settings, pairs, alone=len(keys) == 1)
-    done = set() if kept is None else set(_keys(kept))
+    wanted = {_key(*key): place for place, key in enumerate(keys)}
+    kept, kept_paths, done = _kept(options, settings, pairs, set(wanted))
     jobs = []
     for group, (source, codec) in product(groups(pairs), codecs.items()):
         missing = tuple(each for each in group if _key(source.model, lmbda_of(codec), each[0]) not in done)
@@ -136,18 +140,20 @@ def _run(options: argparse.Namespace) -> None:
             paths.add(measured.paths)
             table.add(measured.table)  # last, because it says that all of the pair is there
             result = measured.result
-    wanted = {_key(*key): place for place, key in enumerate(keys)}
     rows = _asked_for(table.rows, wanted)
     _report(options, settings, pairs, sources, rows, _asked_for(paths.rows, wanted) if options.plot else None, result)
 
 
 def _kept(
-    options: argparse.Namespace, settings: Settings, pairs: Sequence[Pair], *, alone: bool
-) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
-    """Return the rows of an earlier run, and their paths where these are needed; without them a row does not count."""
+    options: argparse.Namespace, settings: Settings, pairs: Sequence[Pair], wanted: set[Key]
+) -> tuple[pd.DataFrame | None, pd.DataFrame | None, set[Key]]:
+    """Return the rows of an earlier run, their paths, and which of the wanted ones are complete.
+
+    Those that are not, for want of paths or a geodesic, are left out.
+    """
     table = _jobs.kept_rows(options.csv, settings.columns, CURVATURE, ["model", "lmbda", "pair"])
     if table is None:
-        return None, None
+        return None, None, set()
     for row in table.to_dict("records"):
         if row["pair"] >= len(pairs):
             continue
@@ -157,29 +163,33 @@ def _kept(
                 f"{options.csv} has {row['first']} and {row['second']} as pair {row['pair']}, this run has "
                 f"{' and '.join(names)}: write it to another file."
             )
-    if settings.geodesics:
-        table = table.loc[table["zeta_lower"].notna(), :]
-    if not (options.paths or options.plot):
-        return (None if table.empty else table), None
     described = {name: settings.columns[name] for name in ("crop", "hyper")}
     paths = _jobs.kept_rows(options.paths, described, CURVATURE_PATHS, ["model", "lmbda", "pair", "t"])
-    if paths is None or (alone and options.plot):  # the film strip needs more than tables hold
-        return None, None
-    both = set(_keys(table)) & set(_keys(paths))
-    table, paths = (rows.loc[[key in both for key in _keys(rows)], :] for rows in (table, paths))
-    return (table, paths) if both else (None, None)
+    complete = table.loc[table["zeta_lower"].notna(), :] if settings.geodesics else table
+    done = wanted & set(_keys(complete))
+    if options.paths or options.plot:
+        done &= set() if paths is None else set(_keys(paths))
+    if options.plot and len(wanted) == 1:  # the film strip needs more than tables hold
+        done = set()
+    again = wanted - done
+    return _less(table, again), None if paths is None else _less(paths, again), done
 
 
-def _key(model: str, lmbda: float, pair: int) -> tuple[str, float | None, int]:
-    """Return what tells a row from others; a codec without lmbda, unlike NaN, is equal to itself."""
+def _less(rows: pd.DataFrame, keys: set[Key]) -> pd.DataFrame | None:
+    left = rows.loc[[key not in keys for key in _keys(rows)], :]
+    return None if left.empty else left
+
+
+def _key(model: str, lmbda: float, pair: int) -> Key:
+    """Return a key, in which a codec without lmbda is, unlike NaN, equal to itself."""
     return model, None if math.isnan(lmbda) else lmbda, pair
 
 
-def _keys(rows: pd.DataFrame) -> list[tuple[str, float | None, int]]:
+def _keys(rows: pd.DataFrame) -> list[Key]:
     return [_key(*row) for row in rows[["model", "lmbda", "pair"]].itertuples(index=False, name=None)]
 
 
-def _asked_for(rows: pd.DataFrame, wanted: Mapping[tuple[str, float | None, int], int]) -> pd.DataFrame:
+def _asked_for(rows: pd.DataFrame, wanted: Mapping[Key, int]) -> pd.DataFrame:
     """Return the rows that were asked for, in their order."""
     import numpy as np
 

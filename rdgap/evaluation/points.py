@@ -317,9 +317,10 @@ def evaluate(
     _check_distinct("image", [_names(path) for path in paths])
     in_threads = [point for point in points if point.in_threads and jobs > 1 and executor is None]
     others = [point for point in points if point not in in_threads]
-    kept = _complete_rows(kept_rows(file, {}, EVALUATION, _ROW_LABELS), points)
+    wanted = [_labels(path, point) for path in paths for point in points]
+    kept = _without_lacking(kept_rows(file, {}, EVALUATION, _ROW_LABELS), points, set(wanted))
     with growing(file, kept, EVALUATION) as table, ThreadPoolExecutor(jobs) as threads:
-        done = set(table.rows[list(_ROW_LABELS)].itertuples(index=False, name=None)) if kept is not None else set()
+        done = set() if kept is None else set(_row_labels(kept))
         for some, where, description in (
             (in_threads, threads, "evaluating, conventional"),
             (others, executor, "evaluating"),
@@ -328,7 +329,6 @@ def evaluate(
             if len(work):
                 for result in map_images(_measure, work, executor=where, in_order=False, description=description):
                     work.receive(*result)
-    wanted = [_labels(path, point) for path in paths for point in points]
     rows = table.rows.set_index(list(_ROW_LABELS)).loc[wanted].reset_index()
     return rows.loc[:, list(EVALUATION)]
 
@@ -338,14 +338,21 @@ def _labels(path: Path, point: OperatingPoint) -> tuple[object, ...]:
     return (*_names(path), *point.labels.values())
 
 
-def _complete_rows(kept: pd.DataFrame | None, points: Sequence[OperatingPoint]) -> pd.DataFrame | None:
-    """Leave out rows that lack what is measured now; images below a size have no MS-SSIM."""
+def _row_labels(rows: pd.DataFrame) -> list[tuple[object, ...]]:
+    return list(rows[list(_ROW_LABELS)].itertuples(index=False, name=None))
+
+
+def _without_lacking(
+    kept: pd.DataFrame | None, points: Sequence[OperatingPoint], wanted: Container[object]
+) -> pd.DataFrame | None:
+    """Leave out wanted rows that lack what is measured now; images below a size have no MS-SSIM."""
     if kept is None:
         return None
     asked = {metric for point in points for metric in point.metrics}
     lpips, ms_ssim, num_pixels = (kept[name].to_numpy() for name in ("lpips", "ms_ssim", "num_pixels"))
     lacking = np.isnan(lpips) & ("lpips" in asked)
     lacking |= np.isnan(ms_ssim) & ("ms_ssim" in asked) & (num_pixels >= metrics.MS_SSIM_MIN_SIDE**2)
+    lacking &= np.array([labels in wanted for labels in _row_labels(kept)])
     return None if lacking.all() else kept.loc[~lacking, :]
 
 

@@ -228,8 +228,7 @@ class _Run:
         self._fabric_optimizer.zero_grad()
         # The processes' gradients are averaged, whatever the numbers of their samples.
         self.fabric.backward((weights * sums).sum() * self.fabric.world_size / batch_size)
-        means = sums.detach() / batch_size
-        self.fabric.all_reduce(means, reduce_op="sum")
+        means = torch.as_tensor(self.fabric.all_reduce(sums.detach(), reduce_op="sum")) / batch_size
         objective = (weights * means).sum()
         norm = self.fabric.clip_gradients(
             self._model, self._fabric_optimizer, max_norm=self.plan.gradient_clip, error_if_nonfinite=False

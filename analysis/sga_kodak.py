@@ -58,9 +58,7 @@ def _measure(table: Path, options: argparse.Namespace) -> None:
     encoder = Encoder(method="sga", steps=3 if options.smoke else STEPS, bf16=True)
 
     def job_of(model: str, lmbda: float, paths: tuple[Path, ...]) -> Job:
-        return Job(
-            model=model, lmbda=lmbda, paths=paths, encoder=encoder, crop=crop, device=options.device, streams=None
-        )
+        return Job(model=model, lmbda=lmbda, paths=paths, encoder=encoder, crop=crop, device=options.device)
 
     pairs = every_model()
     pairs.sort(key=lambda pair: abs(math.log(pair[1] / 0.01)))  # stopped early, it has measured every model
@@ -73,6 +71,7 @@ def _measure(table: Path, options: argparse.Namespace) -> None:
             [tuple(paths)],
             job_of,
             measure,
+            rows_of=lambda encoded: encoded.table,
             executor=None,
             schema=ENCODED,
             file=table,

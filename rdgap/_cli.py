@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -73,7 +73,7 @@ def add_seed(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--seed", type=int, default=0, help="seed of every random number (default: 0)")
 
 
-def device(name: str) -> torch.device:
+def device(name: str | torch.device) -> torch.device:
     """Return the device called `name`; "auto" takes a GPU where there is one.
 
     Raises:
@@ -95,7 +95,7 @@ def add_cluster(arguments: argparse.ArgumentParser) -> None:
         "--cluster",
         type=_address,
         metavar="ADDRESS",
-        help="compute on this Dask scheduler, whose workers see the same files, instead of here (tcp://HOST:PORT)",
+        help="compute on the workers of this Dask scheduler, which get models and images from here (tcp://HOST:PORT)",
     )
 
 
@@ -117,15 +117,10 @@ def executor(address: str | None) -> Iterator[Executor | None]:
     if address is None:
         yield None
         return
-    try:
-        from distributed import Client, KilledWorker
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("`--cluster` needs Dask: pip install 'rdgap[cluster]'") from error
-    try:
-        with Client(address, timeout=10, set_as_default=False) as client, client.get_executor() as workers:
-            yield workers
-    except (KilledWorker, CancelledError) as error:
-        raise RuntimeError(f"the cluster {address} gave the work up: {error or type(error).__name__}") from error
+    from .cluster import connected
+
+    with connected(address) as workers:
+        yield workers
 
 
 def positive_int(text: str) -> int:
@@ -145,13 +140,17 @@ def positive_float(text: str) -> float:
 
 
 def run(
-    body: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser, argv: Sequence[str] | None
+    body: Callable[[argparse.Namespace], None],
+    arguments: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    *,
+    is_heard: Callable[[], bool] = lambda: True,
 ) -> int:
     """Parse `argv`, run `body` and return the exit code.
 
     A `ValueError` or `OSError` is bad input, a `ModuleNotFoundError` a missing extra: its message is the one line that
     the user reads, and the exit code is 2. A `RuntimeError` or `ArithmeticError` is a computation that failed: one line
-    and exit code 1.
+    and exit code 1. Of several processes that fail together the one that `is_heard` says so.
     """
     try:
         body(arguments.parse_args(argv))
@@ -159,18 +158,22 @@ def run(
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        return _fail(arguments.prog, error, 2)
+        if is_heard():
+            _say(arguments.prog, error)
+        return 2
     except (RuntimeError, ArithmeticError) as error:
-        return _fail(arguments.prog, error, 1)
+        if is_heard():
+            _say(arguments.prog, error)
+        return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if is_heard():
+            print("interrupted", file=sys.stderr)
         return 130
     return 0
 
 
-def _fail(program: str, error: BaseException, code: int) -> int:
+def _say(program: str, error: BaseException) -> None:
     parts = [str(error) or type(error).__name__]
     parts += [note for note in getattr(error, "__notes__", []) if note not in parts[0]]  # the item that was at work
     message = " ".join(": ".join(parts[::-1]).split())
     print(f"{program}: error: {message}", file=sys.stderr)
-    return code

@@ -12,7 +12,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_PENDING = 64
-"""Most items handed to an executor whose results have not been taken yet; this bounds the memory."""
+"""Most items handed to an executor whose results have not been taken yet; this bounds the memory.
+
+An executor with many workers may say otherwise by an attribute `max_pending`.
+"""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
@@ -65,12 +68,12 @@ def _ahead(
     executor: Executor,
     choose: Callable[[Iterable[Future[Result]]], Future[Result]],
 ) -> Iterator[Result]:
-    """Keep up to `MAX_PENDING` items ahead of the one whose result is waited for."""
+    """Keep some items ahead of the one whose result is waited for, `MAX_PENDING` unless the executor says otherwise."""
     pending: dict[Future[Result], Item] = {}
     try:
         for item in items:
             pending[executor.submit(fn, item)] = item
-            if len(pending) == MAX_PENDING:
+            while len(pending) >= getattr(executor, "max_pending", MAX_PENDING):
                 future = choose(pending)
                 yield _naming(pending.pop(future), future.result)
         while pending:

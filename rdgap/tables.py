@@ -8,6 +8,7 @@ any average can be formed later.
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ EVALUATION: Schema = {
     "lpips": Column(float, minimum=0, may_be_nan=True, default=math.nan),
     "encoder": Column(str, default=OWN_ENCODER),
     "encoder_steps": Column(int, minimum=0, default=0),
+    "encoder_seed": Column(int, default=0),
+    "encoder_bf16": Column(int, minimum=0, default=0),
 }
 """Rate and distortion of each image under each codec and setting.
 
@@ -85,6 +88,8 @@ ms_ssim: Multi-scale structural similarity; empty (NaN) where it was not measure
 lpips: LPIPS (AlexNet), lower is better; empty (NaN) where it was not asked for.
 encoder: "own" where the codec's own encoder chose what to send, else a method of `rdgap.encoding`, "sga" for one.
 encoder_steps: Steps of that method for each image; 0 for "own".
+encoder_seed: Seed of its random numbers; 0 for "own".
+encoder_bf16: 1 where it followed slopes in bfloat16, else 0.
 """
 
 _SIDED = (
@@ -445,10 +450,11 @@ distortion: In that unit; empty where a bound belongs to no channel.
 """
 
 
-def read_table(path: Path, schema: Schema) -> pd.DataFrame:
+def read_table(path: Path, schema: Schema, *, growing: bool = False) -> pd.DataFrame:
     """Read a CSV table that has exactly the columns of `schema`, in any order; returned in that of `schema`.
 
-    Columns with a default may be missing, and are there when the table is returned.
+    Columns with a default may be missing, and are there when the table is returned. Of a table that was `growing` a
+    last line without its end is left out: a kill has cut it short.
 
     Raises:
         ValueError: If a column is missing, unknown or named twice, an entry is not what its column allows, or
@@ -459,8 +465,8 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
 
     path = Path(path)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = csv.reader(file, strict=True)
+        text = path.read_bytes().decode("utf-8-sig")
+        header, *rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1] if growing else text, ""), strict=True)
     except (ValueError, csv.Error) as error:  # no line at all, not UTF-8, or a quote left open
         raise ValueError(f"{path}: not a CSV table: {error}.") from error
     _check_columns(header, schema, path)
@@ -489,21 +495,48 @@ def write_table(path: Path, frame: pd.DataFrame, schema: Schema) -> None:
         ValueError: If a column is missing, unknown or named twice, an entry is not what its column allows, or
             there is no row.
     """
-    import pandas as pd
-
     path = Path(path)
     _check_columns(list(frame.columns), schema, path)
     if frame.empty:
         raise ValueError(f"{path}: a table must have at least one row, got none.")
-    checked = pd.DataFrame(
+    needed = [
+        name for name, column in schema.items() if name in frame.columns and not _is_default(list(frame[name]), column)
+    ]
+    checked = _all_checked(frame, schema, path).loc[:, needed]
+    with replacing(path) as temporary:
+        temporary.write_text(_lines(checked.sort_values(needed), header=True), encoding="utf-8", newline="")
+
+
+def append_rows(path: Path, frame: pd.DataFrame, schema: Schema) -> None:
+    """Add rows to the end of a file that a table grows in: every column of `schema`, rows as they come.
+
+    `read_table` reads it with `growing`, whenever the process that writes it may have been killed. Errors as
+    `write_table`.
+    """
+    _check_columns(list(frame.columns), schema, path)
+    is_new = not path.exists() or path.stat().st_size == 0
+    lines = _lines(_all_checked(frame, schema, path), header=is_new)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as file:  # whole lines in one write
+        file.write(lines.encode("utf-8"))
+
+
+def _all_checked(frame: pd.DataFrame, schema: Schema, path: Path) -> pd.DataFrame:
+    """Return all columns of a schema in their order, with every entry as the type of its column."""
+    import pandas as pd
+
+    return pd.DataFrame(
         {
             name: [_checked(entry, name, column, path) for entry in frame[name]]
+            if name in frame.columns
+            else [column.default] * len(frame)
             for name, column in schema.items()
-            if name in frame.columns and not _is_default(list(frame[name]), column)
         }
     )
-    with replacing(path) as temporary:
-        checked.sort_values(list(checked.columns)).to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def _lines(frame: pd.DataFrame, *, header: bool) -> str:
+    return frame.to_csv(index=False, header=header, lineterminator="\n")
 
 
 def _is_default(entries: Sequence[object], column: Column) -> bool:

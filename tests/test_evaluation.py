@@ -192,7 +192,15 @@ def small_table(**changes):
     ]
     names = ["codec", "setting", "image", "num_pixels", "bits", "rate_kind", "mse", "psnr_db", "ms_ssim"]
     return pd.DataFrame(rows, columns=names).assign(
-        **{"dataset": "d", "encoder": "own", "encoder_steps": 0, "lpips": math.nan} | changes
+        **{
+            "dataset": "d",
+            "encoder": "own",
+            "encoder_steps": 0,
+            "encoder_seed": 0,
+            "encoder_bf16": 0,
+            "lpips": math.nan,
+        }
+        | changes
     )[list(EVALUATION)]
 
 

@@ -264,22 +264,11 @@ def test_a_table_of_other_settings_or_columns_is_refused_and_left_alone(
     assert table.read_text() == "image,bits\nphoto,3\n"
 
 
-def test_a_dask_cluster_measures_the_same_rows(folder: Path, tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
-    here, there = tmp_path / "here.csv", tmp_path / "there.csv"
-    arguments = [str(folder / "a.png"), *QUICK, "--crop", "8", "--csv"]
-    assert command.main([*arguments, str(here)]) == 0
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, host="127.0.0.1", protocol="tcp"
-    ) as cluster:
-        assert command.main([*arguments, str(there), "--cluster", cluster.scheduler_address]) == 0
-    pd.testing.assert_frame_equal(measured(here), measured(there))
-
-
 def test_without_dask_a_cluster_is_one_line_and_exit_code_2(
     photograph: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "rdgap.cluster", raising=False)
     assert command.main([str(photograph), "--crop", "8", "--cluster", "tcp://127.0.0.1:8786"]) == 2
     _is_one_line(capsys.readouterr(), r"pip install 'rdgap\[cluster\]'")
 

@@ -27,7 +27,8 @@ def frame(**changes):
 
 def test_what_is_written_is_read_back_exactly_and_sorted(tmp_path):
     write_table(tmp_path / "t.csv", frame(), EVALUATION)
-    expected = frame().sort_values("codec", ignore_index=True).assign(lpips=math.nan, encoder="own", encoder_steps=0)
+    defaults = {"lpips": math.nan, "encoder": "own", "encoder_steps": 0, "encoder_seed": 0, "encoder_bf16": 0}
+    expected = frame().sort_values("codec", ignore_index=True).assign(**defaults)
     pd.testing.assert_frame_equal(read_table(tmp_path / "t.csv", EVALUATION), expected, check_exact=True)
 
 

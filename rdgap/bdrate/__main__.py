@@ -67,7 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..evaluation.named import add_options
 
     add_options(arguments)
-    _cli.add_device(arguments)
     choices = arguments.add_argument_group("the number")
     choices.add_argument(
         "--measure",
@@ -96,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _cli.add_output(arguments, "--json", "the same with curves and every image's own BD")
     _cli.add_output(arguments, "--markdown", "the printed tables with captions that define the numbers")
     _cli.add_output(arguments, "--latex", "the same for LaTeX (booktabs)")
-    _cli.add_output(arguments, "--points", "the table of points measured on --images")
+    _cli.add_output(arguments, "--points", "the table of points measured on --images; rows that are in it are kept")
     _cli.add_plot(arguments, "the rate saved at each quality")
     return _cli.run(_compare_all, arguments, argv)
 
@@ -190,9 +189,7 @@ def _quality_range(texts: Sequence[str], measure: MeasureName) -> QualityRange:
 
 def _measure(options: argparse.Namespace) -> tuple[pd.DataFrame, dict[str, dict[int, str]]]:
     """Measure models and anchors on the images; return the table, and what was run for each conventional setting."""
-    from ..evaluation import evaluate
-    from ..evaluation.named import named_points
-    from ..images import image_paths, read_rgb8
+    from ..evaluation.named import measured
 
     names = list(dict.fromkeys((*options.model, *options.anchor)))
     unknown = [name for name in options.anchor if name not in conventional.CODECS]
@@ -200,15 +197,9 @@ def _measure(options: argparse.Namespace) -> tuple[pd.DataFrame, dict[str, dict[
         raise ValueError(
             f"With `--images`, `--anchor` must be one of {', '.join(conventional.CODECS)}, got {unknown[0]!r}."
         )
-    paths = image_paths(options.images)
-    for path in paths:
-        read_rgb8(path)  # a damaged file ends the run now, not after an hour
     metrics = [metric for measure in options.measure for metric in _METRICS[measure]]
-    points = named_points(names, options, _cli.device(options.device), metrics)
     # One folder or several: the comparison is over all images given, told apart by folder where names repeat.
-    table = evaluate(points, paths, jobs=options.jobs)
-    if options.points:
-        write_table(options.points, table, EVALUATION)
+    table = measured(names, options.images, options, metrics, options.points)
     datasets = sorted(set(table["dataset"]))
     if len(datasets) > 1:
         labels = [f"{folder}/{image}" for folder, image in zip(table["dataset"], table["image"], strict=True)]

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import _cli, zoo
+from .._jobs import placed
 from ..model import Codec, Latents, from_modules
 from .curve import Decode, image_decoder, members
 from .geodesic import geodesic
@@ -42,6 +43,11 @@ class Settings:
     crop: int
     seed: int
 
+    @property
+    def columns(self) -> dict[str, object]:
+        """The settings as they stand in each row."""
+        return {name: setting for name, setting in vars(self).items() if name != "geodesics"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -60,12 +66,21 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Job:
-    """Pairs of equal size, with their numbers, to be measured together under one codec."""
+    """Pairs of equal size, with their numbers, to be measured together under one codec.
+
+    Attributes:
+        source: Where the codec comes from.
+        pairs: What is measured.
+        settings: How.
+        device: Where, as `rdgap._cli.device` reads it.
+        codec: The codec itself, for a machine that may not have it; else it is loaded from its source.
+    """
 
     source: Source
     pairs: tuple[tuple[int, Pair], ...]
     settings: Settings
     device: str
+    codec: Codec | None = None
 
     def __repr__(self) -> str:
         """Name the job, for the message of an error."""
@@ -101,7 +116,8 @@ def groups(pairs: Sequence[Pair]) -> Iterator[tuple[tuple[int, Pair], ...]]:
 def measure(job: Job) -> Measured:
     """Measure the decoded lines of the job's pairs."""
     device = _cli.device(job.device)
-    return measure_pairs(load(job.source, device), job.source.model, job.pairs, job.settings, device)
+    codec = load(job.source, device) if job.codec is None else placed(job.codec, device)
+    return measure_pairs(codec, job.source.model, job.pairs, job.settings, device)
 
 
 def measure_pairs(
@@ -126,17 +142,20 @@ def measure_pairs(
         columns |= _geodesics(codec, (height, width), start, end)
     labels = {
         "model": model,
-        "lmbda": float(getattr(codec, "lmbda", float("nan"))),
+        "lmbda": lmbda_of(codec),
         "pair": [number for number, _ in pairs],
         "first": [pair.first.stem for _, pair in pairs],
         "second": [pair.second.stem for _, pair in pairs],
         "num_pixels": height * width,
     }
-    described = {"crop": settings.crop, "seed": settings.seed, "rule": settings.rule}
-    described |= {"num_points": settings.num_points, "hyper": settings.hyper}
     unmeasured = dict.fromkeys(GEODESIC_COLUMNS, float("nan"))
-    table = pd.DataFrame(unmeasured | labels | described | columns)
+    table = pd.DataFrame(unmeasured | labels | settings.columns | columns)
     return Measured(table=table, paths=_paths(result, table), result=result)
+
+
+def lmbda_of(codec: Codec) -> float:
+    """Return what a codec is trained for as tables have it; NaN where it does not say."""
+    return float(getattr(codec, "lmbda", float("nan")))
 
 
 def latent_ends(codec: Codec, originals: tuple[Tensor, ...], hyper: Hyper) -> tuple[Latents, Latents]:

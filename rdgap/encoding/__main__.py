@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import _cli, _files, _jobs, _plots
+from ..ntc import NTCCodec
 from ..tables import ENCODED
 from ..zoo import load_codec
 from .encoder import Encoder, add_steps
-from .jobs import Job, measure, read_crop, settings_of, stream_path
+from .jobs import Encoded, Job, measure, read_crop, settings_of, stream_path
 from .methods import METHODS
 
 if TYPE_CHECKING:
@@ -63,8 +64,11 @@ def _body(options: argparse.Namespace) -> None:
     encoder = Encoder(method=options.method, steps=options.steps, seed=options.seed, bf16=options.bf16)
     settings = settings_of(encoder) | {"crop": options.crop}
     paths = _jobs.checked_paths(options)
+    codecs: dict[tuple[str, float], NTCCodec] = {}  # for workers elsewhere
     for model, lmbda in product(options.model, options.lmbda):
-        load_codec(model, lmbda)
+        codec = load_codec(model, lmbda)
+        if options.cluster:
+            codecs[model, lmbda] = codec
     if not options.cluster:
         _cli.device(options.device)
     kept = _jobs.kept_rows(options.csv, settings, ENCODED)
@@ -81,8 +85,15 @@ def _body(options: argparse.Namespace) -> None:
             encoder=encoder,
             crop=options.crop,
             device=options.device,
-            streams=options.out and options.out.absolute(),
+            codec=codecs.get((model, lmbda)),
         )
+
+    def rows_of(encoded: Encoded) -> pd.DataFrame:
+        if options.out:
+            for row, stream in zip(encoded.table.to_dict("records"), encoded.streams, strict=True):
+                with _files.replacing(stream_path(options.out, row["image"], row["model"], row["lmbda"])) as temporary:
+                    temporary.write_bytes(stream)
+        return encoded.table
 
     with _cli.executor(options.cluster) as executor:
         table = _jobs.complete(
@@ -92,6 +103,7 @@ def _body(options: argparse.Namespace) -> None:
             together,
             job_of,
             measure,
+            rows_of=rows_of,
             executor=executor,
             schema=ENCODED,
             file=options.csv,
@@ -118,9 +130,7 @@ def _with_streams(kept: pd.DataFrame | None, folder: Path) -> pd.DataFrame | Non
     """Return the rows whose bitstreams are there as well."""
     if kept is None:
         return None
-    streams = [
-        stream_path(folder, Path(f"{row['image']}.png"), row["model"], row["lmbda"]) for row in kept.to_dict("records")
-    ]
+    streams = [stream_path(folder, row["image"], row["model"], row["lmbda"]) for row in kept.to_dict("records")]
     return kept.loc[np.array([stream.is_file() for stream in streams]), :]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from .. import _cli, metrics
-from .._files import replacing
+from .._jobs import placed
 from ..codec import Coder
 from ..images import center_crop, read_image
 from ..model import Latents
+from ..ntc import NTCCodec
 from ..zoo import load_codec, weights_name
 from .encoder import Encoder
 from .search import Encoding
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _LARGEST = 2**40  # pixels: what can be searched can be coded
+_MOST_CODERS = 32  # kept ready for codecs that came from elsewhere
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -37,7 +39,7 @@ class Job:
         encoder: How they are encoded.
         crop: Side of the square in the middle of each image; 0 for all of it.
         device: Where the codec goes, as `rdgap._cli.device` reads it.
-        streams: Folder for the bitstreams, if they are wanted.
+        codec: The codec itself, for a machine that may not have it; else it is loaded by its name.
     """
 
     model: str
@@ -46,32 +48,48 @@ class Job:
     encoder: Encoder
     crop: int
     device: str
-    streams: Path | None
+    codec: NTCCodec | None = None
 
     def __repr__(self) -> str:
         """Name the job, for the message of an error."""
         return f"{self.model}, lmbda {self.lmbda:g}, {', '.join(path.name for path in self.paths)}"
 
 
-def measure(job: Job) -> pd.DataFrame:
-    """Encode the job's images; return one row per image with the columns `rdgap.tables.ENCODED`.
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Results of a job.
+
+    Attributes:
+        table: One row per image, the columns of `rdgap.tables.ENCODED`.
+        streams: Their bitstreams.
+    """
+
+    table: pd.DataFrame
+    streams: tuple[bytes, ...]
+
+
+def measure(job: Job) -> Encoded:
+    """Encode the job's images.
 
     Distortions are those of the images that bitstreams decode to, bit for bit.
     """
     import pandas as pd
 
     device = _cli.device(job.device)
-    coder = _coder(job.model, job.lmbda, device)
+    coder = _coder_of(placed(job.codec, device)) if job.codec is not None else _coder(job.model, job.lmbda, device)
     images = [read_crop(path, job.crop) for path in job.paths]
     encodings = job.encoder.encode(coder.codec, [image.to(device) for image in images], job.lmbda, batch=len(images))
-    rows = [_row(job, *each, coder) for each in zip(job.paths, images, encodings, strict=True)]
-    return pd.DataFrame(rows).assign(
+    rows, streams = zip(
+        *(_row(job, *each, coder) for each in zip(job.paths, images, encodings, strict=True)), strict=True
+    )
+    table = pd.DataFrame(rows).assign(
         model=job.model,
         lmbda=job.lmbda,
         crop=job.crop,
         device=device.type,
         **settings_of(job.encoder),
     )
+    return Encoded(table=table, streams=streams)
 
 
 def settings_of(encoder: Encoder) -> dict[str, object]:
@@ -79,9 +97,9 @@ def settings_of(encoder: Encoder) -> dict[str, object]:
     return {**vars(encoder), "bf16": int(encoder.bf16)}
 
 
-def stream_path(folder: Path, image: Path, model: str, lmbda: float) -> Path:
-    """Return where the bitstream of an image goes."""
-    return folder / f"{image.stem}-{weights_name(Path(model).stem, lmbda)}.rdg"
+def stream_path(folder: Path, image: str, model: str, lmbda: float) -> Path:
+    """Return where the bitstream of an image, a name without its suffix, goes."""
+    return folder / f"{image}-{weights_name(Path(model).stem, lmbda)}.rdg"
 
 
 def read_crop(path: Path, crop: int) -> Tensor:
@@ -98,7 +116,7 @@ def read_crop(path: Path, crop: int) -> Tensor:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _row(job: Job, path: Path, image: Tensor, encoding: Encoding, coder: Coder) -> Mapping[str, object]:
+def _row(job: Job, path: Path, image: Tensor, encoding: Encoding, coder: Coder) -> tuple[Mapping[str, object], bytes]:
     height, width = image.shape[-2:]
 
     def cost_of(symbols: Latents, bits: float) -> dict[str, float]:
@@ -110,18 +128,21 @@ def _row(job: Job, path: Path, image: Tensor, encoding: Encoding, coder: Coder) 
     if found["lagrangian_bpp"] > own["lagrangian_bpp"]:  # by less than fixed point rounds differently
         symbols, found = encoding.encoder_symbols, own
     stream = coder.encode(image, symbols)
-    if job.streams:
-        with replacing(stream_path(job.streams, path, job.model, job.lmbda)) as temporary:
-            temporary.write_bytes(stream)
-    return (
+    row = (
         {"image": path.stem, "num_pixels": encoding.num_pixels, "seconds": encoding.seconds}
         | {f"encoder_{name}": amount for name, amount in own.items()}
         | found
         | {"saving_percent": 100 * (1 - found["lagrangian_bpp"] / own["lagrangian_bpp"])}
         | {"stream_bits": 8.0 * len(stream)}
     )
+    return row, stream
 
 
 @cache
 def _coder(model: str, lmbda: float, device: torch.device) -> Coder:
-    return Coder(load_codec(model, lmbda, device=device), max_pixels=_LARGEST)
+    return _coder_of(load_codec(model, lmbda, device=device))
+
+
+@lru_cache(_MOST_CODERS)
+def _coder_of(codec: NTCCodec) -> Coder:
+    return Coder(codec, max_pixels=_LARGEST)

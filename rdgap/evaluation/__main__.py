@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 
 from .. import _cli, conventional
 from .._files import write_json
-from ..images import image_paths, read_rgb8
 from ..objective import PAPER_LMBDAS
-from ..tables import EVALUATION, curve_name, write_table
+from ..tables import curve_name
 from .measurement import DEFAULT_METRICS, METRICS
-from .named import add_options, named_points
-from .points import evaluate
+from .named import add_options, measured
 from .summary import AVERAGING, average, best_lagrangian, is_learned
 
 if TYPE_CHECKING:
@@ -30,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Measure rate and distortion of codecs on images.\n\n"
         "Learned codecs: estimated rate of the rounded latents, at each trained lmbda; with --coded also the length\n"
         "of real bitstreams. Conventional codecs: length of the real file, at a grid of settings. Distortion is that\n"
-        "of the decoded image rounded to 8 bit. L = bpp + lmbda * mse, MSE on the 0..255 scale.\n\n"
+        "of the decoded image rounded to 8 bit. L = bpp + lmbda * mse, MSE on the 0..255 scale. With --csv every\n"
+        "finished image is kept, and the same command goes on from there.\n\n"
         f"conventional codecs:\n{conventional.listing()}",
         "python -m rdgap.evaluation two-layer-lite jpeg --images photographs/ --csv rd.csv --plot rd.png",
     )
@@ -42,21 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_options(arguments)
     arguments.add_argument("--lpips", action="store_true", help="measure LPIPS (AlexNet) as well, a further column")
-    _cli.add_output(arguments, "--csv", "one row per image, codec and setting")
+    _cli.add_output(arguments, "--csv", "one row per image, codec and setting; rows that are in it are kept")
     _cli.add_output(arguments, "--json", "the printed summary in full precision")
     _cli.add_plot(arguments, "rate-distortion curves")
-    _cli.add_device(arguments)
     return _cli.run(_evaluate, arguments, argv)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    paths = image_paths(options.images)
-    device = _cli.device(options.device)
-    for path in paths:
-        read_rgb8(path)  # a damaged file ends the run now, not after an hour
-    points = named_points(options.models, options, device, METRICS if options.lpips else DEFAULT_METRICS)
-
-    table = evaluate(points, paths, jobs=options.jobs)
+    metrics = METRICS if options.lpips else DEFAULT_METRICS
+    table = measured(options.models, options.images, options, metrics, options.csv)
     averages = average(table)
     lmbdas = sorted(options.lmbda or set(averages["setting"][averages["rate_kind"] == "estimated"]) or PAPER_LMBDAS)
     untrained = table.loc[~is_learned(table), :]
@@ -65,8 +58,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     _print_averages(averages)
     if not untrained.empty:
         _print_best(best)
-    if options.csv:
-        write_table(options.csv, table, EVALUATION)
     if options.json:
         best_rows = [row | {"lmbda": lmbda} for lmbda, frame in best.items() for row in _records(frame)]
         write_json(options.json, {"averaging": AVERAGING, "averages": _records(averages), "best_lagrangian": best_rows})

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .. import conventional, metrics
+from .. import _cli, conventional, metrics
+from .._jobs import GrowingTable, growing, kept_rows, placed
 from ..encoding import Encoder
-from ..images import read_image, to_8bit
+from ..images import read_image, read_rgb8, to_8bit
 from ..lpips import lpips
 from ..model import Codec, Latents, LatticeCodec
 from ..objective import check_lmbda, reconstruct
@@ -52,7 +54,12 @@ class OperatingPoint:
         measure: Maps an image, (3, height, width) in [0, 1], to its rate and distortion.
         encoder: "own" where the codec's own encoder chooses what to send, else a method of `rdgap.encoding`.
         encoder_steps: Steps of that method.
+        encoder_seed: Seed of its random numbers.
+        encoder_bf16: 1 where it follows slopes in bfloat16, else 0.
+        metrics: What `measure` finds beside the squared error.
         in_threads: Whether several images may be measured at once, as conventional codecs, which use one core each.
+        command: Exactly what is run, where that says all.
+        cache: Where measurements of a `command` are looked up and kept.
     """
 
     codec: str
@@ -61,7 +68,24 @@ class OperatingPoint:
     measure: Callable[[Tensor], Measurement]
     encoder: str = OWN_ENCODER
     encoder_steps: int = 0
+    encoder_seed: int = 0
+    encoder_bf16: int = 0
+    metrics: Collection[str] = DEFAULT_METRICS
     in_threads: bool = False
+    command: str = ""
+    cache: MeasurementCache | None = None
+
+    @property
+    def labels(self) -> dict[str, object]:
+        """What tells its rows in a table from those of other points."""
+        return {name: getattr(self, name) for name in _POINT_LABELS}
+
+
+_POINT_LABELS = (
+    *("codec", "setting", "rate_kind"),
+    *("encoder", "encoder_steps", "encoder_seed", "encoder_bf16"),
+)
+_ROW_LABELS = ("dataset", "image", *_POINT_LABELS)
 
 
 class IterativeChoice:
@@ -73,7 +97,7 @@ class IterativeChoice:
         codec: A codec that names its lattice points, trained for `lmbda`.
         lmbda: What the encoder minimizes, `bpp + lmbda * mse`.
         encoder: How it does.
-        device: Where the codec is.
+        device: Where the codec goes when it is used, as `learned_point` takes it.
     """
 
     def __init__(self, codec: Codec, lmbda: float, encoder: Encoder, device: torch.device | str = "cpu") -> None:
@@ -85,7 +109,8 @@ class IterativeChoice:
     def symbols(self, image: Tensor) -> Latents:
         """Return the symbols of an image, (3, height, width) in [0, 1]."""
         if image is not self._image:
-            (found,) = self.encoder.encode(self._codec, image[None].to(self._device), self._lmbda)
+            device = _cli.device(self._device)
+            (found,) = self.encoder.encode(placed(self._codec, device), image[None].to(device), self._lmbda)
             self._image, self._symbols = image, found.symbols
         return self._symbols
 
@@ -99,12 +124,13 @@ def learned_point(
     metrics: Collection[str] = DEFAULT_METRICS,
     choice: IterativeChoice | None = None,
 ) -> OperatingPoint:
-    """Return the operating point of a codec trained for `lmbda`, whose modules are on `device`.
+    """Return the operating point of a codec trained for `lmbda`, whose modules go to `device` when they are used.
 
-    What is sent is chosen by the codec's own encoder, or by `choice`.
+    What is sent is chosen by the codec's own encoder, or by `choice`. The device "auto" is a GPU where there is one,
+    wherever the point is measured.
     """
     measure = partial(_estimate_image, codec, device=device, metrics=metrics, choice=choice)
-    return _trained_point(name, lmbda, "estimated", measure, choice)
+    return _trained_point(name, lmbda, "estimated", measure, metrics, choice)
 
 
 def coded_point(
@@ -117,7 +143,7 @@ def coded_point(
 ) -> OperatingPoint:
     """Return the operating point of a codec trained for `lmbda` whose images are really coded and decoded again."""
     measure = partial(_code_image, coder, metrics=metrics, choice=choice)
-    return _trained_point(name, lmbda, "coded", measure, choice)
+    return _trained_point(name, lmbda, "coded", measure, metrics, choice)
 
 
 def _trained_point(
@@ -125,13 +151,15 @@ def _trained_point(
     lmbda: float,
     rate_kind: str,
     measure: Callable[[Tensor], Measurement],
+    metrics: Collection[str],
     choice: IterativeChoice | None,
 ) -> OperatingPoint:
     check_lmbda(lmbda)
-    point = OperatingPoint(codec=name, setting=lmbda, rate_kind=rate_kind, measure=measure)
+    point = OperatingPoint(codec=name, setting=lmbda, rate_kind=rate_kind, measure=measure, metrics=metrics)
     if choice is None:
         return point
-    return replace(point, encoder=choice.encoder.method, encoder_steps=choice.encoder.steps)
+    settings = {f"encoder_{name}": int(getattr(choice.encoder, name)) for name in ("steps", "seed", "bf16")}
+    return replace(point, encoder=choice.encoder.method, **settings)
 
 
 def conventional_points(
@@ -155,10 +183,19 @@ def conventional_points(
     """
     points = []
     for setting in conventional.codec_called(codec).grid if settings is None else settings:
-        conventional.command(codec, setting)  # what is not there is found out now
-        measure = partial(_transcode_image, codec, setting, metrics=metrics, cache=cache)
+        command = conventional.command(codec, setting)  # what is not there is found out now
+        measure = partial(_transcode_image, codec, setting, metrics=metrics)
         points.append(
-            OperatingPoint(codec=codec, setting=float(setting), rate_kind="coded", measure=measure, in_threads=True)
+            OperatingPoint(
+                codec=codec,
+                setting=float(setting),
+                rate_kind="coded",
+                measure=measure,
+                metrics=metrics,
+                in_threads=True,
+                command=command,
+                cache=cache,
+            )
         )
     return points
 
@@ -216,24 +253,13 @@ def _estimate_image(
     metrics: Collection[str],
     choice: IterativeChoice | None,
 ) -> Measurement:
-    return evaluate_image(codec, image, device=device, metrics=metrics, symbols=choice and choice.symbols(image))
+    device, symbols = _cli.device(device), choice and choice.symbols(image)
+    return evaluate_image(placed(codec, device), image, device=device, metrics=metrics, symbols=symbols)
 
 
-def _transcode_image(
-    codec: str, setting: int, image: Tensor, *, metrics: Collection[str], cache: MeasurementCache | None
-) -> Measurement:
-    def measure() -> Measurement:
-        coded = conventional.transcode(codec, image, setting)
-        return _measurement(image, coded.decoded, float(coded.bits), "coded", metrics)
-
-    if cache is None:
-        return measure()
-    key = cache.key(conventional.rgb8(image), conventional.command(codec, setting))
-    known = cache.get(key, metrics)
-    if known is None:
-        known = measure()
-        cache.put(key, known, metrics)
-    return known
+def _transcode_image(codec: str, setting: int, image: Tensor, *, metrics: Collection[str]) -> Measurement:
+    coded = conventional.transcode(codec, image, setting)
+    return _measurement(image, coded.decoded, float(coded.bits), "coded", metrics)
 
 
 def _code_image(
@@ -263,7 +289,12 @@ def _measurement(
 
 
 def evaluate(
-    points: Sequence[OperatingPoint], paths: Sequence[Path], *, executor: Executor | None = None, jobs: int = 1
+    points: Sequence[OperatingPoint],
+    paths: Sequence[Path],
+    *,
+    executor: Executor | None = None,
+    jobs: int = 1,
+    file: Path | None = None,
 ) -> pd.DataFrame:
     """Measure every operating point on every image; return a table of the schema `rdgap.tables.EVALUATION`.
 
@@ -274,38 +305,122 @@ def evaluate(
         paths: The images.
         executor: Where to run; by default in this process.
         jobs: How many images points that may run in threads are measured on at once, without an executor.
+        file: A table that goes on with what is missing, and is written whenever an image is finished; rows that
+            are not asked for are kept in it.
 
     Raises:
-        ValueError: If an operating point or an image (a name in a data set) is given twice, or none is given.
+        ValueError: If an operating point or an image (a name in a data set) is given twice, or none is given, or `file`
+            is no such table.
     """
-    import pandas as pd
-
     keys = [(curve_name(vars(point)), point.setting, point.rate_kind) for point in points]
     _check_distinct("operating point", keys)
     _check_distinct("image", [_names(path) for path in paths])
     in_threads = [point for point in points if point.in_threads and jobs > 1 and executor is None]
     others = [point for point in points if point not in in_threads]
-    rows: list[dict[str, object]] = []
-    if in_threads:
-        with ThreadPoolExecutor(jobs) as threads:
-            fn = partial(_rows, in_threads)
-            for of_image in map_images(fn, paths, executor=threads, description="evaluating, conventional"):
-                rows += of_image
-    if others:
-        for of_image in map_images(partial(_rows, others), paths, executor=executor, description="evaluating"):
-            rows += of_image
-    return pd.DataFrame(rows, columns=list(EVALUATION))
+    wanted = [_labels(path, point) for path in paths for point in points]
+    kept = _without_lacking(kept_rows(file, {}, EVALUATION, _ROW_LABELS), points, set(wanted))
+    with growing(file, kept, EVALUATION) as table, ThreadPoolExecutor(jobs) as threads:
+        done = set() if kept is None else set(_row_labels(kept))
+        for some, where, description in (
+            (in_threads, threads, "evaluating, conventional"),
+            (others, executor, "evaluating"),
+        ):
+            work = _Work(some, paths, done, table)
+            if len(work):
+                for result in map_images(_measure, work, executor=where, in_order=False, description=description):
+                    work.receive(*result)
+    rows = table.rows.set_index(list(_ROW_LABELS)).loc[wanted].reset_index()
+    return rows.loc[:, list(EVALUATION)]
 
 
-def _rows(points: Sequence[OperatingPoint], path: Path) -> list[dict[str, object]]:
-    image = read_image(path)
-    dataset, name = _names(path)
-    return [
-        {"codec": point.codec, "setting": point.setting, "dataset": dataset, "image": name}
-        | asdict(point.measure(image))
-        | {"encoder": point.encoder, "encoder_steps": point.encoder_steps}
-        for point in points
-    ]
+def _labels(path: Path, point: OperatingPoint) -> tuple[object, ...]:
+    """Return what `_ROW_LABELS` are in the row of an image."""
+    return (*_names(path), *point.labels.values())
+
+
+def _row_labels(rows: pd.DataFrame) -> list[tuple[object, ...]]:
+    return list(rows[list(_ROW_LABELS)].itertuples(index=False, name=None))
+
+
+def _without_lacking(
+    kept: pd.DataFrame | None, points: Sequence[OperatingPoint], wanted: Container[object]
+) -> pd.DataFrame | None:
+    """Leave out wanted rows that lack what is measured now; images below a size have no MS-SSIM."""
+    if kept is None:
+        return None
+    asked = {metric for point in points for metric in point.metrics}
+    lpips, ms_ssim, num_pixels = (kept[name].to_numpy() for name in ("lpips", "ms_ssim", "num_pixels"))
+    lacking = np.isnan(lpips) & ("lpips" in asked)
+    lacking |= np.isnan(ms_ssim) & ("ms_ssim" in asked) & (num_pixels >= metrics.MS_SSIM_MIN_SIDE**2)
+    lacking &= np.array([labels in wanted for labels in _row_labels(kept)])
+    return None if lacking.all() else kept.loc[~lacking, :]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _Job:
+    """Operating points to be measured on an image; there is no path where there are none."""
+
+    number: int
+    name: str
+    path: Path | None
+    points: tuple[OperatingPoint, ...]
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _measure(job: _Job) -> tuple[int, list[Measurement]]:
+    image = None if job.path is None else read_image(job.path)
+    return job.number, [] if image is None else [point.measure(image) for point in job.points]
+
+
+class _Work:
+    """What has no row yet, a job for each image, less what a cache knows; results go to a table, and to the cache."""
+
+    def __init__(
+        self, points: Sequence[OperatingPoint], paths: Sequence[Path], done: Container[object], table: GrowingTable
+    ) -> None:
+        missing = [(path, [point for point in points if _labels(path, point) not in done]) for path in paths]
+        self._missing = [(path, some) for path, some in missing if some]
+        self._sent: dict[int, tuple[Path, list[tuple[OperatingPoint, str | None]]]] = {}
+        self._table = table
+
+    def __len__(self) -> int:
+        return len(self._missing)
+
+    def __iter__(self) -> Iterator[_Job]:
+        for number, (path, points) in enumerate(self._missing):
+            keys = _cache_keys(path, points)
+            known = [point.cache.get(key, point.metrics) if point.cache and key else None for point, key in keys]
+            self._add(path, [(point, found) for point, found in zip(points, known, strict=True) if found])
+            asked = [each for each, found in zip(keys, known, strict=True) if not found]
+            self._sent[number] = (path, asked)
+            some = tuple(point for point, _ in asked)
+            yield _Job(number=number, name=str(path), path=path.absolute() if some else None, points=some)
+
+    def receive(self, number: int, measurements: Sequence[Measurement]) -> None:
+        """Take the results of a job."""
+        path, asked = self._sent.pop(number)
+        for (point, key), measurement in zip(asked, measurements, strict=True):
+            if point.cache and key:
+                point.cache.put(key, measurement, point.metrics)
+        self._add(path, [(point, measurement) for (point, _), measurement in zip(asked, measurements, strict=True)])
+
+    def _add(self, path: Path, measured: Sequence[tuple[OperatingPoint, Measurement]]) -> None:
+        import pandas as pd
+
+        dataset, image = _names(path)
+        rows = [{"dataset": dataset, "image": image} | asdict(found) | point.labels for point, found in measured]
+        if rows:
+            self._table.add(pd.DataFrame(rows, columns=list(EVALUATION)))
+
+
+def _cache_keys(path: Path, points: Sequence[OperatingPoint]) -> list[tuple[OperatingPoint, str | None]]:
+    """Return the points, each with the name of its measurement in its cache where it has one."""
+    if not any(point.cache for point in points):
+        return [(point, None) for point in points]
+    pixels = read_rgb8(path)
+    return [(point, point.cache.key(pixels, point.command) if point.cache else None) for point in points]
 
 
 def _names(path: Path) -> tuple[str, str]:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .. import _cli, _files, _jobs, _plots
 from ..model import GenerativeCodec
-from ..tables import BOTH_SIDES, GAPS, ROUNDED, Schema
+from ..ntc import NTCCodec
+from ..tables import BOTH_SIDES, GAPS, ROUNDED
 from ..zoo import load_codec
 from .ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
 from .jobs import Job, Settings, groups, measure, measure_both_sides, measure_rounded
 from .report import differences, draw, format_both_sides, format_report, format_rounded, means
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,8 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _body(options: argparse.Namespace) -> None:
     settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
     paths = _jobs.checked_paths(options)
+    codecs: dict[tuple[str, float], NTCCodec] = {}  # for workers elsewhere
     for model, lmbda in product(options.model, options.lmbda):
         codec = load_codec(model, lmbda)
+        if options.cluster:
+            codecs[model, lmbda] = codec
         if options.both_sides and not isinstance(codec, GenerativeCodec):
             raise ValueError(f"`--both-sides` needs a codec with `sample_prior`, got {model}, which has none.")
     if not options.cluster:
@@ -101,14 +102,22 @@ def _body(options: argparse.Namespace) -> None:
     }
 
     together = list(groups(paths, settings))
-    table = _measure(options, settings, together, kept, measure, GAPS, options.csv)
-    print(format_report(table))
+
+    def job_of(model: str, lmbda: float, paths: tuple[Path, ...]) -> Job:
+        codec = codecs.get((model, lmbda))
+        return Job(model=model, lmbda=lmbda, paths=paths, settings=settings, device=options.device, codec=codec)
+
     records: dict[str, list[Mapping[str, object]]] = {name: [] for name in apart}
-    for name, (work, schema, formatted) in apart.items():
-        if files[name]:
-            measured = _measure(options, settings, together, kept_apart[name], work, schema, files[name])
-            print(f"\n{formatted(measured)}")
-            records[name] = _files.json_rows(measured)
+    with _cli.executor(options.cluster) as executor:
+        complete = partial(_jobs.complete, executor=executor, description="gaps")
+        wanted = (options.model, options.lmbda, together, job_of)
+        table = complete(kept, *wanted, measure, schema=GAPS, file=options.csv)
+        print(format_report(table))
+        for name, (work, schema, formatted) in apart.items():
+            if files[name]:
+                measured = complete(kept_apart[name], *wanted, work, schema=schema, file=files[name])
+                print(f"\n{formatted(measured)}")
+                records[name] = _files.json_rows(measured)
     if options.json:
         content = {
             "settings": settings.columns,
@@ -119,35 +128,6 @@ def _body(options: argparse.Namespace) -> None:
         _files.write_json(options.json, content)
     if options.plot:
         _plots.save(draw(table), options.plot)
-
-
-def _measure(
-    options: argparse.Namespace,
-    settings: Settings,
-    together: Sequence[tuple[Path, ...]],
-    kept: pd.DataFrame | None,
-    measure: Callable[[Job], pd.DataFrame],
-    schema: Schema,
-    file: Path | None,
-) -> pd.DataFrame:
-    """Measure what has no row yet, every finished job written at once; return the rows that were asked for."""
-
-    def job_of(model: str, lmbda: float, paths: tuple[Path, ...]) -> Job:
-        return Job(model=model, lmbda=lmbda, paths=paths, settings=settings, device=options.device)
-
-    with _cli.executor(options.cluster) as executor:
-        return _jobs.complete(
-            kept,
-            options.model,
-            options.lmbda,
-            together,
-            job_of,
-            measure,
-            executor=executor,
-            schema=schema,
-            file=file,
-            description="gaps",
-        )
 
 
 def _at_least_two(text: str) -> int:

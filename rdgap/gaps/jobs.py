@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import _cli
-from .._jobs import equal_sizes
+from .._jobs import equal_sizes, placed
 from ..images import random_crop, read_image
 from ..ntc import NTCCodec
 from ..objective import nats_to_bpp
@@ -61,6 +61,14 @@ class Job:
 
     The random numbers depend on the seed and the names of the job's images, on nothing else: neither on the place where
     it runs, nor on the jobs before it, nor on the codec.
+
+    Attributes:
+        model: Name or file of the codec.
+        lmbda: What it is trained for.
+        paths: Image files.
+        settings: What is measured.
+        device: Where, as `rdgap._cli.device` reads it.
+        codec: The codec itself, for a machine that may not have it; else it is loaded by its name.
     """
 
     model: str
@@ -68,6 +76,7 @@ class Job:
     paths: tuple[Path, ...]
     settings: Settings
     device: str
+    codec: NTCCodec | None = None
 
     def __repr__(self) -> str:
         """Name the job, for the message of an error."""
@@ -138,7 +147,8 @@ def _prepared(job: Job) -> tuple[NTCCodec, Tensor, torch.Generator]:
     device = _cli.device(job.device)
     images = torch.stack([read_crop(path, job.settings) for path in job.paths])
     generator = torch.Generator(device).manual_seed(_seed_of(job.settings.seed, job.paths))
-    return _loaded(job.model, job.lmbda, device), images.to(device), generator
+    codec = placed(job.codec, device) if job.codec is not None else _loaded(job.model, job.lmbda, device)
+    return codec, images.to(device), generator
 
 
 def _labelled(frame: pd.DataFrame, job: Job) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..images import pad_reflect
 from ..model import Latents, ReadSymbols
 from .priors import Prior
-from .quantization import Quantization
+from .quantization import Quantization, Share
 
 
 class NTCCodec(nn.Module):
@@ -79,7 +79,7 @@ class NTCCodec(nn.Module):
         """Return images whose height and width are multiples of `factor`; not clipped."""
         return self.synthesis(self.prior.for_synthesis(latents)) + 0.5
 
-    def forward(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, generator: torch.Generator | Share) -> tuple[Tensor, Tensor]:
         """Return rate in nats and squared error (0..255 scale) with quantization imitated, each (batch,), for training.
 
         The transforms run in the precision of a surrounding autocast, rate and distortion in that of the images.

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from ..model import Latents
 from .layers import lower_bound
-from .quantization import Quantization, imitate, unit_noise
+from .quantization import Quantization, Share, imitate, unit_noise
 from .transforms import Transform, hyper_analysis, hyper_synthesis, jpeg_like_hyper_synthesis
 
 SMALLEST_SCALE = 0.11
@@ -161,7 +161,9 @@ class Prior(nn.Module, ABC):
         """
 
     @abstractmethod
-    def imitate(self, y: Tensor, quantization: Quantization, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def imitate(
+        self, y: Tensor, quantization: Quantization, generator: torch.Generator | Share
+    ) -> tuple[Tensor, Tensor]:
         """Return the rate in nats, (batch,), and the latents that the synthesis sees, in training."""
 
     def lattice_offset(self, quantization: Quantization) -> Tensor | float:
@@ -249,7 +251,9 @@ class FactorizedPrior(Prior):
         """Return `(y,)` and `y`: nothing follows the first latent."""
         return (first,), first
 
-    def imitate(self, y: Tensor, quantization: Quantization, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def imitate(
+        self, y: Tensor, quantization: Quantization, generator: torch.Generator | Share
+    ) -> tuple[Tensor, Tensor]:
         """Return the rate in nats, (batch,), and the latents that the synthesis sees, in training."""
         for_rate, for_synthesis = imitate(y, quantization, unit_noise(y, generator))
         return -self.log_prior((for_rate,)), for_synthesis
@@ -288,7 +292,9 @@ class Hyperprior(Prior):
         """Return `(z, y)` for the output of the analysis."""
         return self.hyper_analysis(y).to(y.dtype), y
 
-    def imitate(self, y: Tensor, quantization: Quantization, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def imitate(
+        self, y: Tensor, quantization: Quantization, generator: torch.Generator | Share
+    ) -> tuple[Tensor, Tensor]:
         """Return the rate in nats, (batch,), and the latents that the synthesis sees, in training."""
         z, _ = self.infer(y)
         z_for_rate, z_for_walk = imitate(z, quantization, unit_noise(z, generator))

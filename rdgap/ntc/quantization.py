@@ -20,9 +20,26 @@ def round_straight_through(latents: Tensor, offset: Tensor | float = 0.0) -> Ten
     return latents + (rounded - latents).detach()
 
 
-def unit_noise(latents: Tensor, generator: torch.Generator) -> Tensor:
+class Share:
+    """Random numbers for some samples of a batch: those that they would have if the whole batch were drawn for.
+
+    Args:
+        generator: The same for the whole batch.
+        samples: Which of the batch's samples are asked for.
+        batch_size: How many there are.
+    """
+
+    def __init__(self, generator: torch.Generator, samples: range, batch_size: int) -> None:
+        self.generator, self.samples, self.batch_size = generator, samples, batch_size
+
+
+def unit_noise(latents: Tensor, generator: torch.Generator | Share) -> Tensor:
     """Draw from the unit box about 0, shaped like `latents`."""
-    return torch.rand(latents.shape, generator=generator, dtype=latents.dtype, device=latents.device) - 0.5
+    draw = {"dtype": latents.dtype, "device": latents.device}
+    if isinstance(generator, torch.Generator):
+        return torch.rand(latents.shape, generator=generator, **draw) - 0.5
+    whole = torch.rand((generator.batch_size, *latents.shape[1:]), generator=generator.generator, **draw) - 0.5
+    return whole[generator.samples.start : generator.samples.stop]
 
 
 def imitate(

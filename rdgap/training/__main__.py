@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import _cli
+from . import processes
 from .data import split
 from .grid import read_named_recipe, train_grid
 from .loop import train
@@ -17,6 +18,7 @@ def _parser() -> argparse.ArgumentParser:
     arguments = _cli.parser(
         "training",
         "Train a codec: recipe + images -> weights. The same command resumes an interrupted run.\n"
+        "Over several processes or GPUs: torchrun --nproc-per-node 2 -m rdgap.training, with the same arguments.\n"
         "To train many side by side: python -m rdgap.training grid --help",
         "python -m rdgap.training models/two-layer-lite.toml --images PHOTOS --lmbda 0.01 --bf16 --out out/training",
     )
@@ -88,6 +90,8 @@ def _train(options: argparse.Namespace) -> None:
         snapshots=options.snapshots,
         command=["python", "-m", "rdgap.training", *options.argv],
     )
+    if not processes.is_first():
+        return
     state = "finished" if result.finished else "stopped by the time budget, the same command goes on"
     print(f"{result.weights}: {state} at step {result.step} of {result.steps}; validation {result.validation}")
 
@@ -101,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         arguments, body = _parser(), _train
     arguments.set_defaults(argv=argv)
-    return _cli.run(body, arguments, argv)
+    return _cli.run(body, arguments, argv, is_heard=processes.is_first_to_fail)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,10 @@ class Progress:
         for name, value in measures.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
+    def start_over(self) -> None:
+        """Forget the measures: a row of the log has them."""
+        self.sums, self.count = {}, 0
+
     def mean(self, name: str) -> float:
         """Return the mean of a measure since the last row of the log."""
         return self.sums[name] / self.count
@@ -125,17 +129,26 @@ def _flat(configuration: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def load(path: Path, model: torch.nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """Restore model, average and optimizer in place, from a checkpoint of the same run.
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint, for `restore`.
 
     Raises:
         ValueError: If the file is damaged.
     """
     try:
         with safe_open(path, "pt") as file:
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable checkpoint ({error}); remove it to start afresh.") from error
+
+
+def restore(
+    tensors: Mapping[str, Tensor],
+    model: torch.nn.Module,
+    average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Restore model, average and optimizer in place, from a checkpoint of the same run."""
     model.load_state_dict(_part(tensors, "model."))
     for name, tensor in _part(tensors, "average.").items():
         average[name].copy_(tensor)
@@ -150,5 +163,5 @@ def load(path: Path, model: torch.nn.Module, average: dict[str, Tensor], optimiz
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

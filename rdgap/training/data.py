@@ -71,9 +71,9 @@ class TrainingCrops:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def batch(self, step: int, batch_size: int) -> Tensor:
-        """Return batch number `step`, (batch_size, 3, crop_size, crop_size) in [0, 1]."""
-        crops = [self._crop(number) for number in range(step * batch_size, (step + 1) * batch_size)]
+    def batch(self, step: int, batch_size: int, samples: range | None = None) -> Tensor:
+        """Return batch number `step`, (batch_size, 3, crop_size, crop_size) in [0, 1], or some samples of it."""
+        crops = [self._crop(step * batch_size + sample) for sample in samples or range(batch_size)]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255.0
 
     def _crop(self, number: int) -> np.ndarray:

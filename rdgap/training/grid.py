@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..recipes import Recipe, read_recipe
 from ..zoo import read_codec, shipped_recipe, weights_name
+from . import processes
 from .data import split
 from .results import Files
 
@@ -43,6 +44,8 @@ def train_grid(options: argparse.Namespace) -> None:
         ValueError: If an option is unusable.
         RuntimeError: If a job failed; its log says why.
     """
+    if processes.count() > 1:
+        raise ValueError(f"`grid` starts processes itself, got {processes.count()} of torchrun's.")
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
     waiting = _jobs(options)  # a mistake in the last recipe should not show after the first has been trained
     split(options.images, options.validation)

@@ -20,10 +20,11 @@ from tqdm import tqdm
 from .._files import replacing, sha256
 from ..metrics import psnr_db
 from ..ntc.codec import NTCCodec
+from ..ntc.quantization import Share
 from ..objective import check_lmbda, nats_to_bpp
 from ..recipes import Recipe, build_codec
 from ..zoo import read_codec, weights_name, write_codec
-from . import checkpoint
+from . import checkpoint, processes
 from .data import HeldOut, TrainingCrops, check_apart, fingerprint, seeded
 from .initialization import initialize_principal, rescale_latents, take_weights
 from .results import Files, add_to_log, code_version, logged_validation, start_log, store, write_card
@@ -31,6 +32,7 @@ from .schedule import average_decay, learning_rate_factor, lmbda_boost, paramete
 from .validation import Validation, validate
 
 _PRINCIPAL_CROPS = 256
+_CACHE_MIB = 4096  # of decoded images, on a machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,8 @@ def train(
     """Train a codec, or go on where an earlier call with the same arguments and `out` stopped.
 
     A resumed run equals an uninterrupted one: batches and noise are pure functions of seed and step. On a CPU that
-    holds bit for bit; a GPU sums in no fixed order.
+    holds bit for bit; a GPU sums in no fixed order. Processes that `torchrun` has started share each batch, with the
+    result of one process up to the order of sums; all of them make this call, the first one writes.
 
     Args:
         recipe: Architecture and schedule.
@@ -103,6 +106,8 @@ def train(
     if not validation_images:
         raise ValueError("`validation_images` must hold at least one image, got none.")
     check_apart(images, validation_images)
+    fabric = processes.fabric(torch.device(device))
+    part = processes.part_of(recipe.training.batch_size, fabric)
     files = Files.named(out, weights_name(recipe.name, lmbda))
     sources = fingerprint(images, validation_images)
     source = None if init_from is None else (init_from, read_codec(init_from))
@@ -116,34 +121,52 @@ def train(
         "init_from_sha256": sha256(init_from) if init_from else None,
         "validate_every": validate_every,
     }
-    if finished := _finished_before(files, configuration, sources):
-        print(f"{files.weights.stem}: finished before, nothing to do", flush=True)
+    is_first = fabric.is_global_zero
+    if finished := fabric.broadcast(_finished_before(files, configuration, sources) if is_first else None):
+        if is_first:
+            print(f"{files.weights.stem}: finished before, nothing to do", flush=True)
         return finished
 
-    crops = TrainingCrops(images, recipe.training.crop_size, seed)
+    crops = TrainingCrops(images, recipe.training.crop_size, seed, cache_mib=_CACHE_MIB // processes.per_machine())
+    if fabric.broadcast(crops.sha256) != crops.sha256:
+        raise ValueError(f"all processes must read the same images, process {fabric.global_rank} read others.")
     held_out = HeldOut(validation_images, crops)
     configuration |= {"images": crops.sha256, "validation": held_out.sha256}
-    run = _Run(recipe, configuration, sources, crops, held_out, device, source)
-    files.weights.parent.mkdir(parents=True, exist_ok=True)
+    run = _Run(recipe, configuration, sources, crops, held_out, fabric, part, source)
+    if is_first:
+        files.weights.parent.mkdir(parents=True, exist_ok=True)
     remark = run.resume(files)
-    if run.progress.step == 0 and 0 in snapshots:
+    if is_first:
+        print(
+            f"{files.weights.stem}: {len(crops)} images, {crops.too_small} too small, {len(held_out)} held out; "
+            f"{run.start}{remark}",
+            flush=True,
+        )
+    if is_first and run.progress.step == 0 and 0 in snapshots:
         run.keep_snapshot(files)
-    print(
-        f"{files.weights.stem}: {len(crops)} images, {crops.too_small} too small, {len(held_out)} held out; "
-        f"{run.start}{remark}",
-        flush=True,
-    )
-    deadline = math.inf if minutes is None else began + 60 * minutes - run.closing_seconds()
-    with tqdm(total=steps, initial=run.progress.step, desc=files.weights.stem, unit="step", disable=None) as bar:
-        while run.progress.step < steps and time.monotonic() < deadline:
+    deadline = math.inf
+    if minutes is not None and is_first:
+        deadline = began + 60 * minutes - run.closing_seconds()
+
+    def has_time() -> bool:
+        return minutes is None or fabric.broadcast(time.monotonic() < deadline)
+
+    initial, hidden = run.progress.step, None if is_first else True
+    with tqdm(total=steps, initial=initial, desc=files.weights.stem, unit="step", disable=hidden) as bar:
+        while run.progress.step < steps and has_time():
             run.take_step(files)
-            if run.progress.step in snapshots:
+            if is_first and run.progress.step in snapshots:
                 run.keep_snapshot(files)
             bar.update()
             bar.set_postfix_str(run.course(), refresh=False)
             if run.progress.step % validate_every == 0 or run.progress.step == steps:
-                tqdm.write(f"step {run.progress.step}/{steps}  training {run.course()}  validation {run.log(files)}")
-    return run.close(files, command)
+                course = run.course()
+                if is_first:
+                    tqdm.write(f"step {run.progress.step}/{steps}  training {course}  validation {run.log(files)}")
+                run.progress.start_over()
+    result = fabric.broadcast(run.close(files, command) if is_first else None)
+    assert result is not None
+    return result
 
 
 class _Run:
@@ -156,7 +179,8 @@ class _Run:
         sources: str,
         crops: TrainingCrops,
         held_out: HeldOut,
-        device: torch.device | str,
+        fabric: Fabric,
+        part: range,
         source: tuple[Path, NTCCodec] | None,
     ) -> None:
         self.recipe, self.plan = recipe, recipe.training
@@ -166,8 +190,10 @@ class _Run:
         self.steps: int = configuration["steps"]
         self.bf16: bool = configuration["bf16"]
         self.crops, self.held_out = crops, held_out
-        self.fabric = _fabric(torch.device(device))
-        codec, self.start = _initial_codec(recipe, crops, self.lmbda, self.seed, source)
+        self.fabric, self.part = fabric, part
+        codec, said = _initial_codec(recipe, crops, self.lmbda, self.seed, source, fabric.is_global_zero)
+        weights, self.start = fabric.broadcast((codec.state_dict(), said))
+        codec.load_state_dict(weights)
         self.codec = codec.to(self.fabric.device)
         convert_conv2d_weight_memory_format(self.codec, torch.channels_last)
         self.average = {name: tensor.clone() for name, tensor in self.codec.state_dict().items()}
@@ -179,30 +205,37 @@ class _Run:
 
     def resume(self, files: Files) -> str:
         """Restore the checkpoint, if there is one, and return a remark on it."""
-        remark = ""
-        if files.checkpoint.exists():
+        remark, saved = "", None
+        if self.fabric.is_global_zero and files.checkpoint.exists():
             header = checkpoint.read_header(files.checkpoint)
             checkpoint.check_same_run(files.checkpoint, header.configuration, self.configuration)
-            checkpoint.load(files.checkpoint, self.codec, self.average, self.optimizer)
-            self.progress = header.progress
-            remark = f"; resumed at step {self.progress.step}"
-        remark += start_log(files.log, self.progress.step, self.configuration["validate_every"])
+            saved = header.progress, checkpoint.read_tensors(files.checkpoint)
+            remark = f"; resumed at step {header.progress.step}"
+        if saved := self.fabric.broadcast(saved):
+            self.progress, tensors = saved
+            checkpoint.restore(tensors, self.codec, self.average, self.optimizer)
+        if self.fabric.is_global_zero:
+            remark += start_log(files.log, self.progress.step, self.configuration["validate_every"])
         self._resumed_at = time.monotonic() - self.progress.seconds
         return remark
 
     def take_step(self, files: Files) -> None:
         """Move the codec by one step of the optimizer, and the average after it."""
-        step = self.progress.step
-        batch = self.crops.batch(step, self.plan.batch_size)
+        step, batch_size = self.progress.step, self.plan.batch_size
+        batch = self.crops.batch(step, batch_size, self.part)
         batch = batch.to(self.fabric.device, memory_format=torch.channels_last)
         # Fabric's own mixed precision would round the images themselves to bfloat16, half a gray level.
         with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.bf16):
-            rate_nats, sse = self._model(batch, seeded(self.fabric.device, self.seed, 2, step))
+            noise = Share(seeded(self.fabric.device, self.seed, 2, step), self.part, batch_size)
+            rate_nats, sse = self._model(batch, noise)
         num_pixels = self.plan.crop_size**2
-        bpp, mse = nats_to_bpp(rate_nats, num_pixels).mean(), (sse / (3 * num_pixels)).mean()
-        objective = bpp + self.lmbda * lmbda_boost(self.plan, self.lmbda, step, self.steps) * mse
+        sums = torch.stack([nats_to_bpp(rate_nats, num_pixels).sum(), (sse / (3 * num_pixels)).sum()])
+        weights = sums.new_tensor([1.0, self.lmbda * lmbda_boost(self.plan, self.lmbda, step, self.steps)])
         self._fabric_optimizer.zero_grad()
-        self.fabric.backward(objective)
+        # The processes' gradients are averaged, whatever the numbers of their samples.
+        self.fabric.backward((weights * sums).sum() * self.fabric.world_size / batch_size)
+        means = torch.as_tensor(self.fabric.all_reduce(sums.detach(), reduce_op="sum")) / batch_size
+        objective = (weights * means).sum()
         norm = self.fabric.clip_gradients(
             self._model, self._fabric_optimizer, max_norm=self.plan.gradient_clip, error_if_nonfinite=False
         )
@@ -211,8 +244,9 @@ class _Run:
         for group in self._fabric_optimizer.param_groups:
             group["lr"] = self._learning_rate(step) * group["scale"]
         self._fabric_optimizer.step()
-        self.progress.add(bpp=bpp.item(), mse=mse.item())
-        self._update_average(average_decay(self.plan, self.progress.step))
+        self.progress.add(bpp=means[0].item(), mse=means[1].item())
+        if self.fabric.is_global_zero:
+            self._update_average(average_decay(self.plan, self.progress.step))
 
     def course(self) -> str:
         """Return how training went since the last row of the log."""
@@ -226,7 +260,7 @@ class _Run:
         self.progress.seconds = time.monotonic() - self._resumed_at
         learning_rate = self._learning_rate(self.progress.step - 1)
         add_to_log(files.log, self.progress, self.lmbda, learning_rate, measured)
-        self.progress.sums, self.progress.count = {}, 0
+        self.progress.start_over()
         self._save(files)
         return measured
 
@@ -346,18 +380,20 @@ def _result(files: Files, progress: checkpoint.Progress, steps: int, measured: V
     )
 
 
-def _fabric(device: torch.device) -> Fabric:
-    numbered = device.type == "cuda" and device.index is not None
-    return Fabric(accelerator=device.type, devices=[device.index] if numbered else 1)
-
-
 def _initial_codec(
-    recipe: Recipe, crops: TrainingCrops, lmbda: float, seed: int, source: tuple[Path, NTCCodec] | None
+    recipe: Recipe,
+    crops: TrainingCrops,
+    lmbda: float,
+    seed: int,
+    source: tuple[Path, NTCCodec] | None,
+    is_first: bool,
 ) -> tuple[NTCCodec, str]:
-    """Return the codec at step 0 and a sentence about where its weights come from."""
+    """Return the codec at step 0 and a sentence about where its weights come from; both count in the first process."""
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
         codec = build_codec(recipe)
+    if not is_first:
+        return codec, ""
     fresh, said = {"analysis", "synthesis", "prior"}, "starts afresh"
     if source is not None:
         path, other = source

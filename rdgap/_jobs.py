@@ -15,7 +15,7 @@ from . import _cli
 from .images import image_paths
 from .parallel import map_images
 from .tables import Schema, read_table, write_table
-from .zoo import DEFAULT_LMBDA, DEFAULT_MODEL
+from .zoo import DEFAULT_LMBDA, DEFAULT_MODEL, NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
         "--model",
         nargs="+",
         default=[DEFAULT_MODEL],
-        help=f"names or .safetensors files of codecs (default: {DEFAULT_MODEL})",
+        help=f"{NAMES} (default: {DEFAULT_MODEL})",
     )
     arguments.add_argument(
         "--lmbda",

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import _cli, _files, _jobs, _plots
+from ..model import LatticeCodec
 from ..tables import ENCODED
-from ..zoo import load_codec
+from ..zoo import checked_ntc, named_codec
 from .encoder import Encoder, add_steps
 from .jobs import Job, measure, read_crop, settings_of, stream_path
 from .methods import METHODS
@@ -64,7 +65,11 @@ def _body(options: argparse.Namespace) -> None:
     settings = settings_of(encoder) | {"crop": options.crop}
     paths = _jobs.checked_paths(options)
     for model, lmbda in product(options.model, options.lmbda):
-        load_codec(model, lmbda)
+        codec = named_codec(model, lmbda)
+        if not isinstance(codec, LatticeCodec):
+            raise ValueError(f"a codec must name its lattice points (`to_symbols`, `from_symbols`), got {model}.")
+        if options.out:
+            checked_ntc(codec, model)
     if not options.cluster:
         _cli.device(options.device)
     kept = _jobs.kept_rows(options.csv, settings, ENCODED)
@@ -99,7 +104,8 @@ def _body(options: argparse.Namespace) -> None:
         )
     print(format_report(table))
     if options.json:
-        content = {"settings": settings, "images": table.to_dict("records"), "means": means(table).to_dict("records")}
+        rows = {"images": _files.json_rows(table), "means": _files.json_rows(means(table))}
+        content = {"settings": settings} | rows
         _files.write_json(options.json, content)
     if options.plot:
         from ._plot import draw

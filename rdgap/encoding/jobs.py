@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -14,9 +15,11 @@ from torch import Tensor
 from .. import _cli, metrics
 from .._files import replacing
 from ..codec import Coder
-from ..images import center_crop, read_image
-from ..model import Latents
-from ..zoo import load_codec, weights_name
+from ..images import center_crop, read_image, to_8bit
+from ..model import Latents, LatticeCodec
+from ..ntc import NTCCodec
+from ..objective import reconstruct
+from ..zoo import named_codec, weights_name
 from .encoder import Encoder
 from .search import Encoding
 
@@ -56,7 +59,7 @@ class Job:
 def measure(job: Job) -> pd.DataFrame:
     """Encode the job's images; return one row per image with the columns `rdgap.tables.ENCODED`.
 
-    Distortions are those of the images that bitstreams decode to, bit for bit.
+    Distortions are those of the images that bitstreams decode to, bit for bit, where the codec has bitstreams.
     """
     import pandas as pd
 
@@ -98,7 +101,7 @@ def read_crop(path: Path, crop: int) -> Tensor:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _row(job: Job, path: Path, image: Tensor, encoding: Encoding, coder: Coder) -> Mapping[str, object]:
+def _row(job: Job, path: Path, image: Tensor, encoding: Encoding, coder: Coder | _Uncoded) -> Mapping[str, object]:
     height, width = image.shape[-2:]
 
     def cost_of(symbols: Latents, bits: float) -> dict[str, float]:
@@ -109,8 +112,8 @@ def _row(job: Job, path: Path, image: Tensor, encoding: Encoding, coder: Coder) 
     symbols, found = encoding.symbols, cost_of(encoding.symbols, encoding.bits)
     if found["lagrangian_bpp"] > own["lagrangian_bpp"]:  # by less than fixed point rounds differently
         symbols, found = encoding.encoder_symbols, own
-    stream = coder.encode(image, symbols)
-    if job.streams:
+    stream = coder.encode(image, symbols) if isinstance(coder, Coder) else None
+    if job.streams and stream is not None:
         with replacing(stream_path(job.streams, path, job.model, job.lmbda)) as temporary:
             temporary.write_bytes(stream)
     return (
@@ -118,10 +121,26 @@ def _row(job: Job, path: Path, image: Tensor, encoding: Encoding, coder: Coder) 
         | {f"encoder_{name}": amount for name, amount in own.items()}
         | found
         | {"saving_percent": 100 * (1 - found["lagrangian_bpp"] / own["lagrangian_bpp"])}
-        | {"stream_bits": 8.0 * len(stream)}
+        | {"stream_bits": math.nan if stream is None else 8.0 * len(stream)}
     )
 
 
+class _Uncoded:
+    """Takes a coder's place for a codec that has no bitstreams here."""
+
+    def __init__(self, codec: LatticeCodec) -> None:
+        self.codec = codec
+
+    @torch.no_grad()
+    def reconstruct(self, symbols: Latents, height: int, width: int) -> Tensor:
+        """Return the image of some symbols, (3, height, width), rounded to 8 bit."""
+        return to_8bit(reconstruct(self.codec, self.codec.from_symbols(symbols), (height, width)))[0].cpu()
+
+
 @cache
-def _coder(model: str, lmbda: float, device: torch.device) -> Coder:
-    return Coder(load_codec(model, lmbda, device=device), max_pixels=_LARGEST)
+def _coder(model: str, lmbda: float, device: torch.device) -> Coder | _Uncoded:
+    codec = named_codec(model, lmbda, device=device)
+    if isinstance(codec, NTCCodec):
+        return Coder(codec, max_pixels=_LARGEST)
+    assert isinstance(codec, LatticeCodec)
+    return _Uncoded(codec)

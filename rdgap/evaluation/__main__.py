@@ -14,6 +14,7 @@ from .._files import write_json
 from ..images import image_paths, read_rgb8
 from ..objective import PAPER_LMBDAS
 from ..tables import EVALUATION, curve_name, write_table
+from ..zoo import NAMES
 from .measurement import DEFAULT_METRICS, METRICS
 from .named import add_options, named_points
 from .points import evaluate
@@ -34,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"conventional codecs:\n{conventional.listing()}",
         "python -m rdgap.evaluation two-layer-lite jpeg --images photographs/ --csv rd.csv --plot rd.png",
     )
-    arguments.add_argument(
-        "models", nargs="+", metavar="MODEL", help="shipped model, .safetensors file, or conventional codec"
-    )
+    arguments.add_argument("models", nargs="+", metavar="MODEL", help=f"{NAMES}; or conventional codecs")
     arguments.add_argument(
         "--images", nargs="+", type=Path, required=True, metavar="PATH", help="image files and folders of images"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -75,17 +76,21 @@ def named_points(
 def _learned(
     name: str, options: argparse.Namespace, device: torch.device, metrics: Collection[str]
 ) -> list[OperatingPoint]:
+    from .. import zoo
     from ..codec import Coder
-    from ..zoo import load_codec, trained_lmbdas
 
-    own = [] if name.endswith(".safetensors") else trained_lmbdas(name)
+    own = [] if name.endswith(".safetensors") or zoo.is_own(name) else zoo.trained_lmbdas(name)
     lmbdas = options.lmbda or own or [None]  # None: its only one
-    codecs = [load_codec(name, lmbda, device=device) for lmbda in lmbdas]
+    codecs = [zoo.named_codec(name, lmbda, device=device) for lmbda in lmbdas]
     chosen, points = encoder(options), []
-    for codec in codecs:
-        choice = chosen and IterativeChoice(codec, codec.lmbda, chosen, device)
-        what = {"name": codec.name, "lmbda": codec.lmbda, "metrics": metrics, "choice": choice}
+    for asked, codec in zip(lmbdas, codecs, strict=True):
+        lmbda = asked or float(getattr(codec, "lmbda", math.nan))
+        if math.isnan(lmbda):
+            raise ValueError(f"`--lmbda` must be given for {name}, which does not say what it is trained for.")
+        choice = chosen and IterativeChoice(codec, lmbda, chosen, device)
+        called = name if zoo.is_own(name) else str(getattr(codec, "name", name))
+        what = {"name": called, "lmbda": lmbda, "metrics": metrics, "choice": choice}
         points.append(learned_point(codec, device=device, **what))
         if options.coded:
-            points.append(coded_point(Coder(codec), **what))
+            points.append(coded_point(Coder(zoo.checked_ntc(codec, name)), **what))
     return points

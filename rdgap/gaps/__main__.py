@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .. import _cli, _files, _jobs, _plots
 from ..model import GenerativeCodec
 from ..tables import BOTH_SIDES, GAPS, ROUNDED, Schema
-from ..zoo import load_codec
+from ..zoo import named_codec
 from .ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
 from .jobs import Job, Settings, groups, measure, measure_both_sides, measure_rounded
 from .report import differences, draw, format_both_sides, format_report, format_rounded, means
@@ -84,7 +84,7 @@ def _body(options: argparse.Namespace) -> None:
     settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
     paths = _jobs.checked_paths(options)
     for model, lmbda in product(options.model, options.lmbda):
-        codec = load_codec(model, lmbda)
+        codec = named_codec(model, lmbda)
         if options.both_sides and not isinstance(codec, GenerativeCodec):
             raise ValueError(f"`--both-sides` needs a codec with `sample_prior`, got {model}, which has none.")
     if not options.cluster:

@@ -44,7 +44,7 @@ $(VENV)-compressai/ready: pyproject.toml
 	touch $@
 
 docs: $(READY)
-	$(RUN) -m pip install --quiet '.[docs]'
+	$(RUN) -m pip install --quiet --editable '.[docs]'
 	$(RUN) -m mkdocs build --strict
 
 lint: $(READY)

@@ -15,6 +15,7 @@ from PIL import Image
 from rdgap import zoo
 from rdgap.adapters import CompressAICodec
 from rdgap.images import read_image
+from rdgap.rate_distortion import named_source
 from rdgap.tables import CURVATURE, ENCODED, EVALUATION, GAPS, read_table
 from tests._toys import TwoLatents
 
@@ -55,6 +56,10 @@ plain = patch_means
 
 def failing():
     return 1 / 0
+
+def source():
+    from rdgap.rate_distortion import named_source
+    return named_source("laplace")
 
 def number():
     return NUMBER
@@ -128,6 +133,14 @@ def test_the_shipped_models_and_files_are_found_as_before() -> None:
     assert zoo.trained_codec("two-layer-lite", 0.01).name == "two-layer-lite"
     with pytest.raises(FileNotFoundError):
         zoo.named_codec("C:/none.safetensors")
+
+
+def test_sources_of_ones_own_are_found_alike() -> None:
+    assert named_source("own_codecs:source").name == "laplace"
+    with pytest.raises(ValueError, match="own_codecs:number must return a source"):
+        named_source("own_codecs:number")
+    with pytest.raises(ValueError, match=r"`SOURCE` must be package\.module:function, got own_codecs:absent"):
+        named_source("own_codecs:absent")
 
 
 # ---------------------------------------------------------------- commands

@@ -6,11 +6,13 @@ KODAK ?= data/kodak
 FOLDERS = $(if $(TRAIN),--train $(TRAIN)) $(if $(TECNICK),--tecnick $(TECNICK)) $(if $(CLIC),--clic $(CLIC))
 READY = $(VENV)/ready
 
-.PHONY: help demo test lint wheel bench tables smoke figures clean
+.PHONY: help demo test compressai docs lint wheel bench tables smoke figures clean
 
 help:
 	@echo "make demo     set up, then measure the shipped codecs on two photographs; pictures under out/demo/"
 	@echo "make test     set up, then run the tests"
+	@echo "make compressai  set up an environment with CompressAI, then run the tests of its adapter"
+	@echo "make docs     build the guide and reference into site/"
 	@echo "make lint     style and types"
 	@echo "make wheel    build the wheel into dist/"
 	@echo "make bench    speed beside what else one could use"
@@ -30,6 +32,24 @@ demo: $(READY)
 
 test: $(READY)
 	$(RUN) -m pytest
+
+# CompressAI pins numpy < 2, which it does not need here: hence --no-deps, and what it imports by name. The version
+# numbers of torchvision and torch, 0.28 and 2.13 for one, go together.
+compressai: $(VENV)-compressai/ready
+	$(VENV)-compressai/bin/python -m pytest tests/test_compressai.py
+
+$(VENV)-compressai/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-compressai
+	$(VENV)-compressai/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-compressai/bin/python -m pip install --quiet --editable '.[demo,test]'
+	$(VENV)-compressai/bin/python -m pip install --quiet einops requests torch-geometric
+	minor=$$($(VENV)-compressai/bin/python -c "import torch; print(int(torch.__version__.split('.')[1]) + 15)") && \
+	$(VENV)-compressai/bin/python -m pip install --quiet --no-deps compressai "torchvision==0.$$minor.*"
+	touch $@
+
+docs: $(READY)
+	$(RUN) -m pip install --quiet --editable '.[docs]'
+	$(RUN) -m mkdocs build --strict
 
 lint: $(READY)
 	$(RUN) -m ruff check .

@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .adapters import from_autoencoder as from_autoencoder
+    from .adapters import from_compressai as from_compressai
     from .bdrate import RDCurve as RDCurve
     from .bdrate import bd_quality as bd_quality
     from .bdrate import bd_rate as bd_rate
@@ -26,8 +28,11 @@ if TYPE_CHECKING:
     from .rate_distortion import named_source as named_source
     from .training import train as train
     from .zoo import load_codec as load_codec
+    from .zoo import named_codec as named_codec
 
 _HOMES = {
+    "from_autoencoder": "adapters",
+    "from_compressai": "adapters",
     "RDCurve": "bdrate",
     "bd_quality": "bdrate",
     "bd_rate": "bdrate",
@@ -45,6 +50,7 @@ _HOMES = {
     "named_source": "rate_distortion",
     "train": "training",
     "load_codec": "zoo",
+    "named_codec": "zoo",
 }
 
 

@@ -18,7 +18,7 @@ from .images import image_paths
 from .model import Codec
 from .parallel import map_images
 from .tables import Schema, append_rows, read_table, write_table
-from .zoo import DEFAULT_LMBDA, DEFAULT_MODEL
+from .zoo import DEFAULT_LMBDA, DEFAULT_MODEL, NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
         "--model",
         nargs="+",
         default=[DEFAULT_MODEL],
-        help=f"names or .safetensors files of codecs (default: {DEFAULT_MODEL})",
+        help=f"{NAMES} (default: {DEFAULT_MODEL})",
     )
     arguments.add_argument(
         "--lmbda",

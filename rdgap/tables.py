@@ -170,7 +170,7 @@ ENCODED: Schema = {
     "mse": Column(float, minimum=0),
     "lagrangian_bpp": Column(float, minimum=0),
     "saving_percent": Column(float, minimum=0),
-    "stream_bits": Column(float, minimum=0),
+    "stream_bits": Column(float, minimum=0, may_be_nan=True),
     "method": Column(str),
     "steps": Column(int, minimum=1),
     "crop": Column(int, minimum=0),
@@ -188,7 +188,7 @@ encoder_mse: Its distortion, 0..255 scale, of the image rounded to 8 bit as a bi
 encoder_lagrangian_bpp: `encoder_bits / num_pixels + lmbda * encoder_mse`.
 bits, mse, lagrangian_bpp: The same of what iterative encoding found.
 saving_percent: By how much `lagrangian_bpp` is less than `encoder_lagrangian_bpp`.
-stream_bits: Length of the bitstream of what was found, header included.
+stream_bits: Length of the bitstream of what was found, header included; empty (NaN) for codecs without bitstreams.
 method: One of `rdgap.encoding.METHODS`.
 steps: Of the search.
 crop: Side of the square in the middle of the image; 0 for all of it.

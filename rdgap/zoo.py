@@ -1,10 +1,13 @@
-"""Weights on disk and the shipped models: `load_codec("two-layer-lite", lmbda=0.01)`."""
+"""Weights on disk and the shipped models: `load_codec("two-layer-lite", lmbda=0.01)`; users' own: `named_codec`."""
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,11 +16,14 @@ from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from ._files import replacing
+from .model import Codec
 from .ntc.codec import NTCCodec
 from .recipes import Recipe, build_codec, read_recipe
 
 DEFAULT_MODEL = "two-layer-lite"
 DEFAULT_LMBDA = 0.01
+NAMES = "shipped models, .safetensors files, or codecs of yours as package.module:callable"
+"""What `named_codec` takes, for the help of options."""
 
 
 def model_directory() -> Path:
@@ -47,6 +53,95 @@ def trained_lmbdas(name: str) -> list[float]:
 def trained_models() -> list[str]:
     """Return the names of the shipped models that have weights."""
     return sorted(path.stem for path in model_directory().glob("*.toml") if trained_lmbdas(path.stem))
+
+
+def is_own(name: str) -> bool:
+    """Return whether a name is that of a codec of the user's, `package.module:callable`."""
+    return ":" in name and not name.endswith(".safetensors")
+
+
+def named_codec(name: str, lmbda: float | None = None, *, device: torch.device | str = "cpu") -> Codec:
+    """Return the codec that a user calls by `name`, in eval mode: the one place where commands get theirs.
+
+    Args:
+        name: What `load_codec` takes, or `package.module:callable` for a codec of the user's: a function that returns a
+            codec of the protocol or a CompressAI model, told `lmbda` and `device` where it has such parameters, or the
+            codec or model itself.
+        lmbda: Which of its weights; may be left out where `load_codec` or the function does without.
+        device: Where the codec goes, if it is a module.
+
+    Raises:
+        ValueError: As `load_codec`, or if there is no such function, it fails, or what it returns is no codec.
+        FileNotFoundError: As `load_codec`.
+    """
+    if not is_own(name):
+        return load_codec(name, lmbda, device=device)
+    from .adapters import adapted
+
+    found = imported("--model", name)
+    if isinstance(found, type) or not (isinstance(found, Codec) or hasattr(found, "g_a")):
+        found = _made(name, found, lmbda, torch.device(device))
+    try:
+        return frozen(adapted(found), device)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def trained_codec(name: str, lmbda: float | None = None, *, device: torch.device | str = "cpu") -> NTCCodec:
+    """Return what `named_codec` does, for what only this package's own architectures can do; errors as `named_codec`.
+
+    Raises:
+        ValueError: Also if the codec is of another make.
+    """
+    return checked_ntc(named_codec(name, lmbda, device=device), name)
+
+
+def checked_ntc(codec: Codec, name: str) -> NTCCodec:
+    """Return a codec that the user calls `name` if it is one of `rdgap.ntc`; raise `ValueError` if not."""
+    if not isinstance(codec, NTCCodec):
+        raise ValueError(
+            f"bitstreams and transforms are those of `rdgap.ntc.NTCCodec`, got {type(codec).__name__} from {name}."
+        )
+    return codec
+
+
+def imported(option: str, name: str) -> Any:
+    """Return what `package.module:name` names, something that can be called or a codec.
+
+    Raises:
+        ValueError: If there is no such thing; the message names `option`.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        found = getattr(import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"`{option}` must be package.module:function, got {name}: {error}.") from error
+    if not (callable(found) or isinstance(found, Codec)):
+        raise ValueError(f"`{option}` must name a function, got {type(found).__name__} from {name}.")
+    return found
+
+
+def frozen(function: Any, device: torch.device | str) -> Any:
+    """Bring a module to the device, in eval mode; leave anything else as it is."""
+    return function.to(device).eval().requires_grad_(False) if isinstance(function, torch.nn.Module) else function
+
+
+def _made(name: str, make: Any, lmbda: float | None, device: torch.device) -> Any:
+    """Call a user's function with those of `lmbda` and `device` that it takes."""
+    try:
+        parameters = inspect.signature(make).parameters
+    except ValueError:  # written in C
+        parameters = {}
+    told: dict[str, Any] = {"device": device} if "device" in parameters else {}
+    if "lmbda" in parameters:
+        if lmbda is not None:
+            told["lmbda"] = lmbda
+        elif parameters["lmbda"].default is inspect.Parameter.empty:
+            raise ValueError(f"`lmbda` must be given for {name}, which takes one, got none.")
+    try:
+        return make(**told)
+    except Exception as error:
+        raise ValueError(f"{name} must return a codec, got {type(error).__name__}: {error}.") from error
 
 
 def load_codec(name: str, lmbda: float | None = None, *, device: torch.device | str = "cpu") -> NTCCodec:

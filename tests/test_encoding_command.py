@@ -51,8 +51,9 @@ def _toy_zoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             raise ValueError(f"there is no trained model {name!r}.")
         return tiny(lmbda)
 
-    for module in (command, jobs, codec_command):
-        monkeypatch.setattr(module, "load_codec", load)
+    for module in (command, jobs):
+        monkeypatch.setattr(module, "named_codec", load)
+    monkeypatch.setattr(codec_command, "trained_codec", load)
     jobs._coder.cache_clear()
     yield
     jobs._coder.cache_clear()

@@ -51,8 +51,8 @@ def _toy_zoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def load(name: str, *_: object, **__: object) -> Codec:
         return wide_patch_means() if name == "wide" else patch_means()
 
-    monkeypatch.setattr(command, "load_codec", load)
-    monkeypatch.setattr(jobs, "load_codec", load)
+    monkeypatch.setattr(command, "named_codec", load)
+    monkeypatch.setattr(jobs, "named_codec", load)
     jobs._loaded.cache_clear()
     yield
     jobs._loaded.cache_clear()

@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="MODEL",
-        help="shipped model, .safetensors file or conventional codec to measure on --images; repeatable",
+        help="shipped model, .safetensors file, package.module:callable, or conventional codec to measure on --images; "
+        "repeatable",
     )
     sources.add_argument(
         "--anchor",

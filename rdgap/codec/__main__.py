@@ -13,7 +13,7 @@ from .._files import replacing
 from ..encoding.encoder import add_encoder, encoder
 from ..images import read_image, write_image
 from ..ntc.codec import NTCCodec
-from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec, trained_lmbdas, trained_models
+from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, is_own, load_codec, trained_codec, trained_lmbdas, trained_models
 from .bitstream import MAX_PIXELS, BitstreamError, Header, unpack
 from .coder import Coder, identity_of
 
@@ -31,7 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     encode = commands.add_parser("encode", help="image to bitstream")
     encode.add_argument("image", type=Path, metavar="IMAGE", help="PNG, JPEG, WebP or AVIF")
     encode.add_argument(
-        "--model", default=DEFAULT_MODEL, help="trained model or .safetensors file (default: %(default)s)"
+        "--model",
+        default=DEFAULT_MODEL,
+        help="shipped model, .safetensors file, or package.module:callable that returns a codec of rdgap.ntc "
+        "(default: %(default)s)",
     )
     encode.add_argument(
         "--lmbda",
@@ -47,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     decode.add_argument(
         "--model",
         metavar="WEIGHTS",
-        help="the .safetensors file that wrote it (default: the shipped model whose hash it carries)",
+        help="the .safetensors file, or package.module:callable, that wrote it (default: the shipped model whose hash "
+        "it carries)",
     )
     _cli.add_output(decode, "--out", "the image, as PNG", short=("-o",), required=True)
     _add_common(decode)
@@ -73,9 +77,10 @@ def _run(options: argparse.Namespace) -> None:
 
 def _encode(options: argparse.Namespace) -> None:
     image = read_image(options.image)
-    lmbda = options.lmbda or (None if options.model.endswith(".safetensors") else DEFAULT_LMBDA)
+    knows_its_own = options.model.endswith(".safetensors") or is_own(options.model)
+    lmbda = options.lmbda or (None if knows_its_own else DEFAULT_LMBDA)
     device = _cli.device(options.device)
-    codec = load_codec(options.model, lmbda, device=device)
+    codec = trained_codec(options.model, lmbda, device=device)
     coder = Coder(codec, max_pixels=options.max_pixels)
     stream = coder.encode(image)  # also where another is written: it refuses what cannot be coded before the long work
     chosen, remark = encoder(options), ""
@@ -99,7 +104,7 @@ def _decode(options: argparse.Namespace) -> None:
     stream = options.stream.read_bytes()
     try:
         header, _ = unpack(stream)
-        codec = _shipped_codec(header) if options.model is None else load_codec(options.model)
+        codec = _shipped_codec(header) if options.model is None else trained_codec(options.model)
         coder = Coder(codec.to(_cli.device(options.device)), max_pixels=options.max_pixels)
         image = coder.decode(stream)
     except BitstreamError as error:

@@ -16,7 +16,7 @@ from .. import _cli
 from .._files import replacing, write_json
 from ..ntc import NTCCodec
 from ..recipes import Recipe, build_codec, read_recipe
-from ..zoo import read_codec, shipped_recipe
+from ..zoo import is_own, read_codec, shipped_recipe, trained_codec
 from .counting import COUNTED, Complexity, count
 from .timing import TIMED, time_transforms
 
@@ -32,7 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python -m rdgap.complexity two-layer jpeg-like mean-scale --csv complexity.csv",
     )
     arguments.add_argument(
-        "models", nargs="+", metavar="MODEL", help="name of a shipped recipe, .toml recipe, or .safetensors file"
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="name of a shipped recipe, .toml recipe, .safetensors file, or package.module:callable that returns a "
+        "codec of rdgap.ntc",
     )
     arguments.add_argument(
         "--time",
@@ -81,6 +85,8 @@ class _Measured:
 
 
 def _read(model: str) -> Recipe | NTCCodec:
+    if is_own(model):
+        return trained_codec(model)
     if model.endswith(".safetensors"):
         return read_codec(Path(model))
     return read_recipe(Path(model)) if model.endswith(".toml") else shipped_recipe(model)

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add(
         "--model",
         nargs="+",
-        help=f"trained models or .safetensors files (default: {zoo.DEFAULT_MODEL}, or none with --decoder)",
+        help=f"{zoo.NAMES} (default: {zoo.DEFAULT_MODEL}, or none with --decoder)",
     )
     add(
         "--lmbda",
@@ -286,8 +286,8 @@ def _sources(options: argparse.Namespace) -> list[Source]:
         raise ValueError("`--encoder` belongs to `--decoder`, got it alone.")
     sources = []
     for model in models:
-        from_file = model.endswith(".safetensors")
-        lmbdas = options.lmbda or [None if from_file else zoo.DEFAULT_LMBDA]
+        knows_its_own = model.endswith(".safetensors") or zoo.is_own(model)
+        lmbdas = options.lmbda or [None if knows_its_own else zoo.DEFAULT_LMBDA]
         sources += [Source(model=model, lmbda=lmbda) for lmbda in lmbdas]
     if options.decoder:
         sources.append(Source(model=options.decoder, encoder=options.encoder or ""))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -188,11 +187,11 @@ def load(source: Source, device: torch.device) -> Codec:
 @cache
 def _loaded(source: Source, device: torch.device) -> Codec:
     if source.encoder is None:
-        return zoo.load_codec(source.model, source.lmbda, device=device)
-    decoder = _imported("--decoder", source.model)
+        return zoo.named_codec(source.model, source.lmbda, device=device)
+    decoder = zoo.imported("--decoder", source.model)
     if source.encoder:
-        encoder = _imported("--encoder", source.encoder)
-        return from_modules(_frozen(encoder, device), _frozen(decoder, device), _no_prior)
+        encoder = zoo.imported("--encoder", source.encoder)
+        return from_modules(zoo.frozen(encoder, device), zoo.frozen(decoder, device), _no_prior)
     codec: object = decoder
     if isinstance(decoder, type) or not isinstance(decoder, Codec):  # a class has the methods, too
         codec = decoder()
@@ -201,24 +200,7 @@ def _loaded(source: Source, device: torch.device) -> Codec:
             "`--decoder` without `--encoder` must name a codec (rdgap/model.py) or a function that returns one, "
             f"got {type(codec).__name__} from {source.model}."
         )
-    return _frozen(codec, device)
-
-
-def _imported(option: str, name: str) -> Any:
-    """Return what `package.module:name` names, something that can be called or a codec."""
-    module_name, _, attribute = name.partition(":")
-    try:
-        found = getattr(import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"`{option}` must be package.module:function, got {name}: {error}.") from error
-    if not (callable(found) or isinstance(found, Codec)):
-        raise ValueError(f"`{option}` must name a function, got {type(found).__name__} from {name}.")
-    return found
-
-
-def _frozen(function: Any, device: torch.device) -> Any:
-    """Bring a module to the device, in eval mode; leave a plain function as it is."""
-    return function.to(device).eval().requires_grad_(False) if isinstance(function, torch.nn.Module) else function
+    return zoo.frozen(codec, device)
 
 
 def _no_prior(latents: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import _cli, _files, _jobs, _plots
-from ..ntc import NTCCodec
+from ..model import LatticeCodec
 from ..tables import ENCODED
-from ..zoo import load_codec
+from ..zoo import checked_ntc, named_codec
 from .encoder import Encoder, add_steps
 from .jobs import Encoded, Job, measure, read_crop, settings_of, stream_path
 from .methods import METHODS
@@ -64,9 +64,13 @@ def _body(options: argparse.Namespace) -> None:
     encoder = Encoder(method=options.method, steps=options.steps, seed=options.seed, bf16=options.bf16)
     settings = settings_of(encoder) | {"crop": options.crop}
     paths = _jobs.checked_paths(options)
-    codecs: dict[tuple[str, float], NTCCodec] = {}  # for workers elsewhere
+    codecs: dict[tuple[str, float], LatticeCodec] = {}  # for workers elsewhere
     for model, lmbda in product(options.model, options.lmbda):
-        codec = load_codec(model, lmbda)
+        codec = named_codec(model, lmbda)
+        if not isinstance(codec, LatticeCodec):
+            raise ValueError(f"a codec must name its lattice points (`to_symbols`, `from_symbols`), got {model}.")
+        if options.out:
+            checked_ntc(codec, model)
         if options.cluster:
             codecs[model, lmbda] = codec
     if not options.cluster:
@@ -91,6 +95,7 @@ def _body(options: argparse.Namespace) -> None:
     def rows_of(encoded: Encoded) -> pd.DataFrame:
         if options.out:
             for row, stream in zip(encoded.table.to_dict("records"), encoded.streams, strict=True):
+                assert stream is not None  # checked before
                 with _files.replacing(stream_path(options.out, row["image"], row["model"], row["lmbda"])) as temporary:
                     temporary.write_bytes(stream)
         return encoded.table
@@ -111,7 +116,8 @@ def _body(options: argparse.Namespace) -> None:
         )
     print(format_report(table))
     if options.json:
-        content = {"settings": settings, "images": table.to_dict("records"), "means": means(table).to_dict("records")}
+        rows = {"images": _files.json_rows(table), "means": _files.json_rows(means(table))}
+        content = {"settings": settings} | rows
         _files.write_json(options.json, content)
     if options.plot:
         from ._plot import draw

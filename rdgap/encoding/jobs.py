@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -14,10 +15,11 @@ from torch import Tensor
 from .. import _cli, metrics
 from .._jobs import placed
 from ..codec import Coder
-from ..images import center_crop, read_image
-from ..model import Latents
+from ..images import center_crop, read_image, to_8bit
+from ..model import Latents, LatticeCodec
 from ..ntc import NTCCodec
-from ..zoo import load_codec, weights_name
+from ..objective import reconstruct
+from ..zoo import named_codec, weights_name
 from .encoder import Encoder
 from .search import Encoding
 
@@ -48,7 +50,7 @@ class Job:
     encoder: Encoder
     crop: int
     device: str
-    codec: NTCCodec | None = None
+    codec: LatticeCodec | None = None
 
     def __repr__(self) -> str:
         """Name the job, for the message of an error."""
@@ -61,17 +63,17 @@ class Encoded:
 
     Attributes:
         table: One row per image, the columns of `rdgap.tables.ENCODED`.
-        streams: Their bitstreams.
+        streams: Their bitstreams; none of codecs that have no bitstreams here.
     """
 
     table: pd.DataFrame
-    streams: tuple[bytes, ...]
+    streams: tuple[bytes | None, ...]
 
 
 def measure(job: Job) -> Encoded:
     """Encode the job's images.
 
-    Distortions are those of the images that bitstreams decode to, bit for bit.
+    Distortions are those of the images that bitstreams decode to, bit for bit, where the codec has bitstreams.
     """
     import pandas as pd
 
@@ -116,7 +118,9 @@ def read_crop(path: Path, crop: int) -> Tensor:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _row(job: Job, path: Path, image: Tensor, encoding: Encoding, coder: Coder) -> tuple[Mapping[str, object], bytes]:
+def _row(
+    job: Job, path: Path, image: Tensor, encoding: Encoding, coder: Coder | _Uncoded
+) -> tuple[Mapping[str, object], bytes | None]:
     height, width = image.shape[-2:]
 
     def cost_of(symbols: Latents, bits: float) -> dict[str, float]:
@@ -127,22 +131,36 @@ def _row(job: Job, path: Path, image: Tensor, encoding: Encoding, coder: Coder) 
     symbols, found = encoding.symbols, cost_of(encoding.symbols, encoding.bits)
     if found["lagrangian_bpp"] > own["lagrangian_bpp"]:  # by less than fixed point rounds differently
         symbols, found = encoding.encoder_symbols, own
-    stream = coder.encode(image, symbols)
+    stream = coder.encode(image, symbols) if isinstance(coder, Coder) else None
     row = (
         {"image": path.stem, "num_pixels": encoding.num_pixels, "seconds": encoding.seconds}
         | {f"encoder_{name}": amount for name, amount in own.items()}
         | found
         | {"saving_percent": 100 * (1 - found["lagrangian_bpp"] / own["lagrangian_bpp"])}
-        | {"stream_bits": 8.0 * len(stream)}
+        | {"stream_bits": math.nan if stream is None else 8.0 * len(stream)}
     )
     return row, stream
 
 
+class _Uncoded:
+    """Takes a coder's place for a codec that has no bitstreams here."""
+
+    def __init__(self, codec: LatticeCodec) -> None:
+        self.codec = codec
+
+    @torch.no_grad()
+    def reconstruct(self, symbols: Latents, height: int, width: int) -> Tensor:
+        """Return the image of some symbols, (3, height, width), rounded to 8 bit."""
+        return to_8bit(reconstruct(self.codec, self.codec.from_symbols(symbols), (height, width)))[0].cpu()
+
+
 @cache
-def _coder(model: str, lmbda: float, device: torch.device) -> Coder:
-    return _coder_of(load_codec(model, lmbda, device=device))
+def _coder(model: str, lmbda: float, device: torch.device) -> Coder | _Uncoded:
+    codec = named_codec(model, lmbda, device=device)
+    assert isinstance(codec, LatticeCodec)  # the command has seen to that
+    return _coder_of(codec)
 
 
 @lru_cache(_MOST_CODERS)
-def _coder_of(codec: NTCCodec) -> Coder:
-    return Coder(codec, max_pixels=_LARGEST)
+def _coder_of(codec: LatticeCodec) -> Coder | _Uncoded:
+    return Coder(codec, max_pixels=_LARGEST) if isinstance(codec, NTCCodec) else _Uncoded(codec)

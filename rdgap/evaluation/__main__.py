@@ -13,6 +13,7 @@ from .. import _cli, conventional
 from .._files import write_json
 from ..objective import PAPER_LMBDAS
 from ..tables import curve_name
+from ..zoo import NAMES
 from .measurement import DEFAULT_METRICS, METRICS
 from .named import add_options, measured
 from .summary import AVERAGING, average, best_lagrangian, is_learned
@@ -33,9 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"conventional codecs:\n{conventional.listing()}",
         "python -m rdgap.evaluation two-layer-lite jpeg --images photographs/ --csv rd.csv --plot rd.png",
     )
-    arguments.add_argument(
-        "models", nargs="+", metavar="MODEL", help="shipped model, .safetensors file, or conventional codec"
-    )
+    arguments.add_argument("models", nargs="+", metavar="MODEL", help=f"{NAMES}; or conventional codecs")
     arguments.add_argument(
         "--images", nargs="+", type=Path, required=True, metavar="PATH", help="image files and folders of images"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Collection, Sequence
@@ -84,16 +85,17 @@ def measured(
     device = options.device if options.cluster else _cli.device(options.device)
     for path in paths:
         read_rgb8(path)  # a damaged file ends the run now, not after an hour
-    points = _points(names, options, device, metrics)
+    points = named_points(names, options, device, metrics)
     if file and file.exists():
         print(f"{file}: rows that are there are kept, not measured again", file=sys.stderr)
     with _cli.executor(options.cluster) as executor:
         return evaluate(points, paths, executor=executor, jobs=options.jobs, file=file)
 
 
-def _points(
+def named_points(
     names: Sequence[str], options: argparse.Namespace, device: torch.device | str, metrics: Collection[str]
 ) -> list[OperatingPoint]:
+    """Return the operating points of what a user calls by these names; arguments and errors as of `measured`."""
     cache = None
     if any(name in conventional.CODECS for name in names):
         folder = options.cache or default_cache_folder()
@@ -111,18 +113,22 @@ def _points(
 def _learned(
     name: str, options: argparse.Namespace, device: torch.device | str, metrics: Collection[str]
 ) -> list[OperatingPoint]:
-    from ..zoo import load_codec, trained_lmbdas
+    from .. import zoo
 
-    own = [] if name.endswith(".safetensors") else trained_lmbdas(name)
+    own = [] if name.endswith(".safetensors") or zoo.is_own(name) else zoo.trained_lmbdas(name)
     lmbdas = options.lmbda or own or [None]  # None: its only one
-    codecs = [load_codec(name, lmbda, device="cpu" if options.cluster else device) for lmbda in lmbdas]
+    codecs = [zoo.named_codec(name, lmbda, device="cpu" if options.cluster else device) for lmbda in lmbdas]
     chosen, points = encoder(options), []
-    for codec in codecs:
-        choice = chosen and IterativeChoice(codec, codec.lmbda, chosen, device)
-        what = {"name": codec.name, "lmbda": codec.lmbda, "metrics": metrics, "choice": choice}
+    for asked, codec in zip(lmbdas, codecs, strict=True):
+        lmbda = asked or float(getattr(codec, "lmbda", math.nan))
+        if math.isnan(lmbda):
+            raise ValueError(f"`--lmbda` must be given for {name}, which does not say what it is trained for.")
+        choice = chosen and IterativeChoice(codec, lmbda, chosen, device)
+        called = name if zoo.is_own(name) else str(getattr(codec, "name", name))
+        what = {"name": called, "lmbda": lmbda, "metrics": metrics, "choice": choice}
         points.append(learned_point(codec, device=device, **what))
         if options.coded:
-            points.append(coded_point(_CoderOf(codec, device), **what))
+            points.append(coded_point(_CoderOf(zoo.checked_ntc(codec, name), device), **what))
     return points
 
 

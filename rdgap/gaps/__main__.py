@@ -10,10 +10,9 @@ from itertools import product
 from pathlib import Path
 
 from .. import _cli, _files, _jobs, _plots
-from ..model import GenerativeCodec
-from ..ntc import NTCCodec
+from ..model import Codec, GenerativeCodec
 from ..tables import BOTH_SIDES, GAPS, ROUNDED
-from ..zoo import load_codec
+from ..zoo import named_codec
 from .ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
 from .jobs import Job, Settings, groups, measure, measure_both_sides, measure_rounded
 from .report import differences, draw, format_both_sides, format_report, format_rounded, means
@@ -81,9 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _body(options: argparse.Namespace) -> None:
     settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
     paths = _jobs.checked_paths(options)
-    codecs: dict[tuple[str, float], NTCCodec] = {}  # for workers elsewhere
+    codecs: dict[tuple[str, float], Codec] = {}  # for workers elsewhere
     for model, lmbda in product(options.model, options.lmbda):
-        codec = load_codec(model, lmbda)
+        codec = named_codec(model, lmbda)
         if options.cluster:
             codecs[model, lmbda] = codec
         if options.both_sides and not isinstance(codec, GenerativeCodec):

@@ -16,9 +16,9 @@ from torch import Tensor
 from .. import _cli
 from .._jobs import equal_sizes, placed
 from ..images import random_crop, read_image
-from ..ntc import NTCCodec
+from ..model import Codec
 from ..objective import nats_to_bpp
-from ..zoo import load_codec
+from ..zoo import named_codec
 from .bidirectional import both_sides
 from .decomposition import decompose
 from .lattice import decompose_rounded
@@ -76,7 +76,7 @@ class Job:
     paths: tuple[Path, ...]
     settings: Settings
     device: str
-    codec: NTCCodec | None = None
+    codec: Codec | None = None
 
     def __repr__(self) -> str:
         """Name the job, for the message of an error."""
@@ -143,7 +143,7 @@ def measure_both_sides(job: Job) -> pd.DataFrame:
     return _labelled(frame, job)
 
 
-def _prepared(job: Job) -> tuple[NTCCodec, Tensor, torch.Generator]:
+def _prepared(job: Job) -> tuple[Codec, Tensor, torch.Generator]:
     device = _cli.device(job.device)
     images = torch.stack([read_crop(path, job.settings) for path in job.paths])
     generator = torch.Generator(device).manual_seed(_seed_of(job.settings.seed, job.paths))
@@ -183,8 +183,8 @@ def groups(paths: Sequence[Path], settings: Settings) -> Iterator[tuple[Path, ..
 
 
 @cache
-def _loaded(model: str, lmbda: float, device: torch.device) -> NTCCodec:
-    return load_codec(model, lmbda, device=device)
+def _loaded(model: str, lmbda: float, device: torch.device) -> Codec:
+    return named_codec(model, lmbda, device=device)
 
 
 def _seed_of(seed: int, paths: Sequence[Path]) -> int:

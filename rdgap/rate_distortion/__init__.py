@@ -13,5 +13,7 @@ from .nerd import nerd_upper_bound as nerd_upper_bound
 from .ntc import operational_cost as operational_cost
 from .ntc import train_codec as train_codec
 from .particles import particle_upper_bound as particle_upper_bound
+from .sources import Source as Source
+from .sources import VectorSource as VectorSource
 from .sources import named_source as named_source
 from .water_filling import water_filling as water_filling

@@ -608,7 +608,8 @@ def named_source(name: str, *, patch: int = 8) -> Source:
     """Return the source that the command calls `name`.
 
     Args:
-        name: One of `NAMES` (`gaussian-32`, `banana`, ...), a CSV file of a discrete source, or a folder of images.
+        name: One of `NAMES` (`gaussian-32`, `banana`, ...), a CSV file of a discrete source, a folder of images, or
+            `package.module:callable` for a function of yours that returns a source.
         patch: Side of the patches of a folder.
 
     Raises:
@@ -624,4 +625,18 @@ def named_source(name: str, *, patch: int = 8) -> Source:
         return Patches([path], patch)
     if path.suffix.lower() == ".csv" and path.exists():
         return DiscreteSource.read(path)
-    raise ValueError(f"a source must be {', '.join(NAMES)}, a folder of images or a .csv file, got {name!r}.")
+    if ":" in name:
+        return _own(name)
+    raise ValueError(
+        f"a source must be {', '.join(NAMES)}, a folder of images, a .csv file or package.module:callable, "
+        f"got {name!r}."
+    )
+
+
+def _own(name: str) -> Source:
+    from ..zoo import imported
+
+    found = imported("SOURCE", name)()
+    if not isinstance(found, Source):
+        raise ValueError(f"{name} must return a source (`rdgap.rate_distortion.Source`), got {type(found).__name__}.")
+    return found

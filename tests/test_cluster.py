@@ -94,6 +94,15 @@ def _wait_for(port: int) -> None:
     raise AssertionError("the scheduler did not start")
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As the workers have, so that sums are in the same order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def address(cluster: tuple[str, list[subprocess.Popen[bytes]]]) -> str:
     return cluster[0]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from rdgap import objective, zoo
+from rdgap.curvature import __main__ as command
 from rdgap.curvature import curve_length, image_decoder, jobs
 from rdgap.curvature.__main__ import main
 from rdgap.curvature.pairs import random_pairs
@@ -337,3 +338,41 @@ def test_help_runs_from_another_folder(tmp_path):
     )
     assert "example:\n  python -m rdgap.curvature A.png B.png" in finished.stdout
     assert finished.stderr == ""
+
+
+def test_an_interrupted_run_goes_on_with_what_is_missing(folder, tmp_path, monkeypatch, capsys):
+    def arguments(name, *more):
+        outputs = ["--csv", str(tmp_path / f"{name}.csv"), "--paths", str(tmp_path / f"{name}-paths.csv")]
+        models = ["--model", "two-layer-lite", "other-lite", "--device", "cpu"]
+        return [str(folder), "--pairs", "4", "--crop", "12", "--points", "6", *models, *outputs, *more]
+
+    assert main(arguments("whole")) == 0
+    done, measure = [], command.measure
+
+    def failing(job):
+        done.append(job.source.model)
+        if len(done) == 2:
+            raise RuntimeError("the power failed")
+        return measure(job)
+
+    monkeypatch.setattr(command, "measure", failing)
+    assert main(arguments("resumed")) == 1
+    assert set(read_table(tmp_path / "resumed.csv", CURVATURE)["model"]) == {"two-layer-lite"}
+    assert main(arguments("resumed", "--plot", str(tmp_path / "eta.png"))) == 0
+    assert done == ["two-layer-lite", "other-lite", "other-lite"]
+    for kind in ("", "-paths"):
+        assert (tmp_path / f"resumed{kind}.csv").read_bytes() == (tmp_path / f"whole{kind}.csv").read_bytes()
+
+    (tmp_path / "resumed-paths.csv").unlink()  # without its paths a row does not count
+    before = (tmp_path / "resumed.csv").read_bytes()
+    assert main([*arguments("resumed"), "--model", "other-lite"]) == 0
+    assert done[3:] == ["other-lite"]
+    assert (tmp_path / "resumed.csv").read_bytes() == before  # the other model's rows among them
+    assert set(read_table(tmp_path / "resumed-paths.csv", CURVATURE_PATHS)["model"]) == {"other-lite"}
+
+    capsys.readouterr()
+    assert main(arguments("resumed", "--seed", "7")) == 2
+    assert "rows with seed 0, this run has 7" in capsys.readouterr().err
+    names = sorted(Path(folder).iterdir())
+    assert main([str(names[0]), str(names[1]), *arguments("resumed")[3:]]) == 2
+    assert "this run has" in capsys.readouterr().err

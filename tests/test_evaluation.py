@@ -29,6 +29,7 @@ from rdgap.evaluation import (
     evaluate_image,
     learned_point,
 )
+from rdgap.evaluation import points as points_module
 from rdgap.evaluation.__main__ import main
 from rdgap.images import read_image
 from rdgap.model import from_modules
@@ -359,6 +360,37 @@ def test_coded_rows_stand_beside_estimated_ones(monkeypatch, folder, tmp_path, c
     rates_and_costs = means["rate_bpp"] + 0.01 * means["mse"]
     assert list(means["lagrangian_bpp"]) == pytest.approx(list(rates_and_costs))
     assert "best quality" not in capsys.readouterr().out
+
+
+def test_an_interrupted_run_goes_on_with_what_is_missing(toy_zoo, folder, tmp_path, monkeypatch, capsys):
+    whole, resumed = tmp_path / "whole.csv", tmp_path / "resumed.csv"
+    arguments = ["toy", "jpeg", "--images", str(folder), "--device", "cpu", "--jobs", "1", "--csv"]
+    assert main([*arguments, str(whole)]) == 0
+    measured, measure = [], points_module._measure
+
+    def failing(job):
+        measured.append(job.path.name)
+        if len(measured) == 2:
+            raise RuntimeError("the power failed")
+        return measure(job)
+
+    monkeypatch.setattr(points_module, "_measure", failing)
+    capsys.readouterr()
+    assert main([*arguments, str(resumed)]) == 1
+    error = capsys.readouterr().err
+    assert (error.count("\n"), measured) == (1, ["p0.png", "p1.png"])
+    assert "p1.png: the power failed" in error
+    assert set(read_table(resumed, EVALUATION)["image"]) == {"p0"}
+    with resumed.open("a") as file:
+        file.write("toy,0.0")  # as if killed while it wrote
+    assert main([*arguments, str(resumed)]) == 0
+    assert measured[2:] == ["p1.png", "p2.png"]
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert "rows that are there are kept" in capsys.readouterr().err
+    assert main(["toy", *arguments[2:], str(resumed), "--lmbda", "0.08"]) == 0
+    assert len(measured) == 4
+    assert resumed.read_bytes() == whole.read_bytes()  # with the rows that were not asked for
+    assert "jpeg" not in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- iterative encoding

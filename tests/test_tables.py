@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rdgap.tables import EVALUATION, read_table, write_table
+from rdgap.tables import EVALUATION, append_rows, read_table, write_table
 
 
 def frame(**changes):
@@ -117,3 +117,18 @@ def test_booleans_and_numbers_are_no_texts_and_booleans_no_numbers(tmp_path):
     for wrong in ({"codec": [1, 2]}, {"num_pixels": [True, True]}, {"bits": np.array([True, False])}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             write_table(tmp_path / "t.csv", frame(**wrong), EVALUATION)
+
+
+def test_a_table_that_grows_is_read_but_for_the_line_that_a_kill_has_cut(tmp_path):
+    path, rows = tmp_path / "t.csv", frame()
+    for number in range(len(rows)):
+        append_rows(path, rows.iloc[[number]], EVALUATION)
+    assert path.read_text().splitlines()[0] == ",".join(EVALUATION)
+    pd.testing.assert_frame_equal(read_table(path, EVALUATION, growing=True), read_table(path, EVALUATION))
+    assert list(read_table(path, EVALUATION)["codec"]) == list(rows["codec"])  # as they came
+    path.write_text(path.read_text()[:-1])  # all but the end of the line
+    assert len(read_table(path, EVALUATION, growing=True)) == len(rows) - 1
+    write_table(tmp_path / "sorted.csv", rows, EVALUATION)
+    assert list(read_table(tmp_path / "sorted.csv", EVALUATION)["codec"]) == sorted(rows["codec"])
+    with pytest.raises(ValueError, match="the columns must be"):
+        append_rows(path, rows.drop(columns="bits"), EVALUATION)

@@ -47,9 +47,8 @@ def bd_points(transforms: Sequence[str]) -> list[Point]:
     for row in averaged.to_dict("records"):
         model, _ = PUBLISHED.get(row["codec"], ("", ""))
         if model in macs:
-            points.append(
-                _point(model, row["codec"], macs[model], of_paper[row["codec"]] if row["codec"] in of_paper else row)
-            )
+            own: dict[Any, Any] = of_paper.get(row["codec"], dict(row))
+            points.append(_point(model, row["codec"], macs[model], own))
     return points
 
 

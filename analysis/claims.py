@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from _experiment import check_smoke, fill_readme, parser
+from ablations import PAIRS
 from scipy.stats import t as student
 
 from rdgap import _cli
@@ -184,7 +185,7 @@ def _pair(tables: Path, ablation: str, variant: str, size: str = "-lite") -> dic
     rows = _read(tables, "ablations.csv", ABLATIONS)
     rows = rows.loc[(rows["ablation"] == ablation) & (rows["variant"] == f"{variant}{size}"), :]
     if rows.empty:
-        raise OutOfReachError(f"no trained weights of both models: {ablation}, {variant}{size}")
+        raise OutOfReachError(_untrained(ablation, f"{variant}{size}"))
     return rows.to_dict("records")[0]
 
 
@@ -193,9 +194,15 @@ def _ends(tables: Path, ablation: str, variant: str) -> tuple[dict[str, float], 
     rows = _read(tables, "ablations_lagrangian.csv", ABLATIONS_LAGRANGIAN)
     rows = rows.loc[(rows["ablation"] == ablation) & (rows["variant"] == f"{variant}-lite"), :]
     if rows.empty:
-        raise OutOfReachError(f"no trained weights of both models: {ablation}, {variant}-lite")
+        raise OutOfReachError(_untrained(ablation, f"{variant}-lite"))
     ordered = rows.sort_values("lmbda").to_dict("records")
     return ordered[0], ordered[-1]
+
+
+def _untrained(ablation: str, variant: str) -> str:
+    size = "-lite" if variant.endswith("-lite") else ""
+    (reference,) = (pair.reference for pair in PAIRS if pair.name == ablation)
+    return f"{reference}{size} and {variant} are not both trained yet"
 
 
 def _changes(low: dict[str, float], high: dict[str, float]) -> str:

@@ -177,7 +177,9 @@ def markdown(summary: pd.DataFrame) -> str:
     rows = summary.sort_values("step").to_dict("records")
     for row in rows:
         cells = [f"{row[f'{term}_bpp']:.3f}" for term in ("encoder", *TERMS)]
-        gap = f"{row['inference_gap_lower_bpp']:.3f} ± {row['inference_gap_lower_image_stderr_bpp']:.3f}"
+        gap = f"{row['inference_gap_lower_bpp']:.3f}"
+        if row["images"] > 1:
+            gap += f" ± {row['inference_gap_lower_image_stderr_bpp']:.3f}"
         lines.append(f"| step {row['step']} | {row['images']} | {' | '.join(cells)} | {gap} |")
     first, last = rows[0], rows[-1]
     saved = {term: first[f"{term}_bpp"] - last[f"{term}_bpp"] for term in ("encoder", *TERMS)}

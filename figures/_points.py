@@ -47,8 +47,8 @@ def bd_points(transforms: Sequence[str]) -> list[Point]:
     for row in averaged.to_dict("records"):
         model, _ = PUBLISHED.get(row["codec"], ("", ""))
         if model in macs:
-            own: dict[Any, Any] = of_paper.get(row["codec"], dict(row))
-            points.append(_point(model, row["codec"], macs[model], own))
+            with_interval = {**row, **of_paper.get(row["codec"], {})}
+            points.append(_point(model, row["codec"], macs[model], with_interval))
     return points
 
 

@@ -180,7 +180,7 @@ def _bd(options: argparse.Namespace, table: pd.DataFrame) -> str:
                 anchor, [test], interpolation="pchip", generator=np.random.default_rng(options.seed), resamples=1000
             )
         except ValueError as error:
-            refused.append(page.paragraph(f"None for {test.codec}: {error}"))
+            refused.append(page.paragraph(f"None of {error}"))
     what = conventional.CODECS[options.anchor[0]].what
     html = page.table(cells(compared)) + page.paragraph(caption(compared, what), soft=True) if compared else ""
     return html + "".join(refused)
@@ -190,6 +190,9 @@ def _bd(options: argparse.Namespace, table: pd.DataFrame) -> str:
 
 
 def _gaps(options: argparse.Namespace, focus: Sequence[str], paths: Sequence[Path]) -> _Section:
+    import matplotlib as mpl
+
+    from .._plots import STYLE
     from ..gaps.ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
     from ..gaps.jobs import Job, Settings, groups, measure
     from ..gaps.report import draw, means
@@ -232,7 +235,9 @@ def _gaps(options: argparse.Namespace, focus: Sequence[str], paths: Sequence[Pat
         ]  # fmt: skip
         rows.append((_called(row["model"]), *cells))
     number = len(set(table["image"]))
-    html = page.plot(draw(table), "Costs and gaps of each codec as stacked bars") + page.table(rows)
+    with mpl.rc_context(STYLE):
+        figure = draw(table)
+    html = page.plot(figure, "Costs and gaps of each codec as stacked bars") + page.table(rows)
     html += page.paragraph(
         f"Bits per pixel at lmbda {options.at:g}, a square of {options.crop} x {options.crop} pixels of each of "
         f"{number} image{'s' if number > 1 else ''}; ± is the Monte Carlo error of the mean. -log Gamma is what "
@@ -327,13 +332,15 @@ def _reconstructions(
 def _side_by_side(image: Tensor, decoded: Mapping[str, tuple[Tensor, Mapping[str, float]]]) -> str:
     errors = {name: _middle(255 * (found - image)).square().mean(0).sqrt() for name, (found, _) in decoded.items()}
     most = max(_FEWEST_LEVELS, *(float(error.quantile(0.999)) for error in errors.values()))
-    figures = [page.picture(_pixels(_middle(image)), "original", "original")]
+    figures = [page.pictures({"original": _pixels(_middle(image))}, "original")]
     for name, (found, row) in decoded.items():
-        caption = f"{name}: {row['bits'] / row['num_pixels']:.3f} bpp, {row['psnr_db']:.2f} dB"
-        figures.append(page.picture(_pixels(_middle(found)), f"reconstruction by {name}", caption))
-        figures.append(
-            page.picture(_heat(errors[name] / most), f"errors of {name}", f"errors of {name}, white: {most:.0f} levels")
-        )
+        shown = {
+            f"reconstruction by {name}": _pixels(_middle(found)),
+            f"errors of {name}": _heat(errors[name] / most),
+        }
+        rate = row["bits"] / row["num_pixels"]
+        figures.append(page.pictures(shown, f"{name}: {rate:.3f} bpp, {row['psnr_db']:.2f} dB"))
+    figures.append(page.paragraph(f"Brightest in the maps: an error of {most:.0f} gray levels or more.", soft=True))
     return f'<div class="samples">{"".join(figures)}</div>'
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from .._plots import STYLE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_READABLE = 0.62  # least share of a plot's full width
 _STYLE = """
 :root { --ink: #1d2530; --soft: #5b6675; --line: #d9dee5; --paper: #ffffff; --shade: #f5f7f9; }
 * { box-sizing: border-box; }
@@ -34,9 +35,10 @@ th, td { padding: 0.3rem 0.75rem 0.3rem 0; text-align: right; white-space: nowra
 th { color: var(--soft); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
 figure { margin: 1rem 0; }
-.plot img { display: block; height: auto; }
-.samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 46%), 1fr)); gap: 0.75rem; }
+.plot img { display: block; height: auto; max-width: 100%; }
+.samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
 .samples figure { margin: 0; }
+.samples .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0.25rem; align-items: start; }
 .samples img { display: block; width: 100%; height: auto; background: var(--shade); }
 h3 { font-size: 1rem; margin: 1.25rem 0 0.5rem; }
 code { font-size: 0.875em; background: var(--shade); padding: 0.1em 0.3em; overflow-wrap: anywhere; }
@@ -79,7 +81,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def plot(figure: Figure, alternative: str) -> str:
-    """Return a figure as it is on paper, which scrolls where it is too wide, so that its texts stay readable."""
+    """Return a figure that shrinks where it is too wide, as far as its texts stay readable, and scrolls from there."""
     import matplotlib as mpl
 
     content = io.BytesIO()
@@ -88,19 +90,23 @@ def plot(figure: Figure, alternative: str) -> str:
     width_px = 1.5 * 96 * figure.get_size_inches()[0]
     return (
         f'<figure class="plot scroll"><img src="{_inline(content.getvalue(), "svg+xml")}" alt="{escape(alternative)}" '
-        f'width="{width_px:.0f}"></figure>'
+        f'width="{width_px:.0f}" style="min-width: {_READABLE * width_px:.0f}px"></figure>'
     )
 
 
-def picture(pixels: np.ndarray, alternative: str, caption: str) -> str:
-    """Return an image, (height, width, 3) of uint8, without loss."""
+def pictures(of: Mapping[str, np.ndarray], caption: str) -> str:
+    """Return up to two images side by side, each (height, width, 3) of uint8, without loss, named by what they show."""
+    shown = "".join(
+        f'<img src="{_png(pixels)}" alt="{escape(name)}" width="{pixels.shape[1]}" height="{pixels.shape[0]}">'
+        for name, pixels in of.items()
+    )
+    return f'<figure><div class="pair">{shown}</div><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def _png(pixels: np.ndarray) -> str:
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, format="PNG", optimize=True)
-    height, width = pixels.shape[:2]
-    return (
-        f'<figure><img src="{_inline(content.getvalue(), "png")}" alt="{escape(alternative)}" '
-        f'width="{width}" height="{height}"><figcaption>{escape(caption)}</figcaption></figure>'
-    )
+    return _inline(content.getvalue(), "png")
 
 
 def _inline(content: bytes, kind: str) -> str:

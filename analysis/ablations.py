@@ -158,9 +158,13 @@ def sga_bd_rates(encoded: pd.DataFrame, resamples: int) -> pd.DataFrame:
     before, after = (
         encoded.rename(columns={"model": "codec", "lmbda": "setting"})
         .assign(bits=encoded[f"{kind}bits"], mse=encoded[f"{kind}mse"], **common)
-        .assign(psnr_db=lambda rows: 10 * np.log10(255**2 / rows["mse"]), encoder=name, encoder_steps=steps)
+        .assign(psnr_db=lambda rows: 10 * np.log10(255**2 / rows["mse"]), encoder=name)
+        .assign(encoder_steps=steps, encoder_seed=seed, encoder_bf16=bf16)
         .loc[:, list(EVALUATION)]
-        for kind, name, steps in (("encoder_", "own", 0), ("", encoded["method"], encoded["steps"]))
+        for kind, name, steps, seed, bf16 in (
+            ("encoder_", "own", 0, 0, 0),
+            ("", encoded["method"], encoded["steps"], encoded["seed"], encoded["bf16"]),
+        )
     )
     own, found = codec_grids(before), codec_grids(after)
     frames = []

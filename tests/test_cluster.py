@@ -123,7 +123,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def _toy(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (gaps, gaps_jobs):
-        monkeypatch.setattr(module, "load_codec", lambda *_, **__: patch_means())
+        monkeypatch.setattr(module, "named_codec", lambda *_, **__: patch_means())
     gaps_jobs._loaded.cache_clear()
 
 
@@ -235,7 +235,7 @@ def test_bitstreams_come_back(address: str, folder: Path, tmp_path: Path, monkey
     codec = tiny_codec().requires_grad_(False)
     codec.lmbda = 0.01
     for module in (encoding, encoding_jobs):
-        monkeypatch.setattr(module, "load_codec", lambda *_, **__: codec)
+        monkeypatch.setattr(module, "named_codec", lambda *_, **__: codec)
     encoding_jobs._coder.cache_clear()
     arguments = [str(folder / "a.png"), str(folder / "b.png"), "--model", "tiny", "--steps", "3", "--device", "cpu"]
     for name, more in (("here", []), ("there", ["--cluster", address])):

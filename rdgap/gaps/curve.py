@@ -128,8 +128,7 @@ def ideal_curve(
     log_weights = -(estimate.upper_sums_nats + sums[stops])  # (lmbdas, chains, images)
     kappa_sse = walk.slopes_nats[stops]  # at the largest lmbda
     mse = nats_to_bpp(kappa_sse, lowest.num_pixels) / largest
-    shares = log_weights.softmax(1)
-    mean = (shares * mse).sum(1)
+    mean = (log_weights.softmax(1) * mse).sum(1)
     chains_first = log_weights.transpose(0, 1)
     upper = -log_mean_exp(chains_first)
     if not (upper.isfinite().all() and mean.isfinite().all()):
@@ -139,9 +138,21 @@ def ideal_curve(
         neg_log_gamma_upper_bpp=nats_to_bpp(upper, lowest.num_pixels).cpu(),
         neg_log_gamma_upper_stderr_bpp=nats_to_bpp(jackknife_stderr(chains_first), lowest.num_pixels).cpu(),
         mse=mean.cpu(),
-        mse_stderr=(shares.square() * (mse - mean[:, None]).square()).sum(1).sqrt().cpu(),
+        mse_stderr=_jackknife(log_weights, mse).cpu(),
         num_pixels=lowest.num_pixels,
     )
+
+
+def _jackknife(log_weights: Tensor, values: Tensor) -> Tensor:
+    """Return the standard error (lmbdas, images) of weighted means over chains, all (lmbdas, chains, images).
+
+    Where one chain has all the weight, the mean has no spread to be seen but for what it would be without that chain.
+    """
+    number = log_weights.shape[1]
+    others = log_weights[:, None].expand(-1, number, -1, -1).clone()
+    others.diagonal(dim1=1, dim2=2).fill_(-math.inf)
+    without = (others.softmax(2) * values[:, None]).sum(2)
+    return ((number - 1) * without.var(1, correction=0)).sqrt()
 
 
 def _geometric(stations: Sequence[float], per_doubling: int) -> tuple[list[float], list[int]]:

@@ -381,7 +381,7 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(toy_zoo, folder, tmp_pa
     assert (error.count("\n"), measured) == (1, ["p0.png", "p1.png"])
     assert "p1.png: the power failed" in error
     rows = read_table(resumed, EVALUATION)
-    assert set(rows.loc[rows["codec"] == "toy", "image"]) == {"p0"}  # of the other codec the cache knows more
+    assert set(rows.loc[rows["codec"] == "toy", "image"]) == {"p0"}
     with resumed.open("a") as file:
         file.write("toy,0.0")  # as if killed while it wrote
     assert main([*arguments, str(resumed)]) == 0

@@ -54,7 +54,7 @@ def connected(address: str) -> Iterator[ClusterExecutor]:
     """
     try:
         with Client(address, timeout=_SECONDS_TO_CONNECT, set_as_default=False) as client:
-            if not _threads(client):
+            if not _places(client):
                 print(f"{address} has no workers yet; waiting for them", file=sys.stderr, flush=True)
             with ClusterExecutor(client) as executor:
                 yield executor
@@ -62,9 +62,10 @@ def connected(address: str) -> Iterator[ClusterExecutor]:
         raise RuntimeError(f"the cluster {address} gave the work up: {error or type(error).__name__}") from error
 
 
-def _threads(client: Client) -> int:
+def _places(client: Client) -> list[str]:
+    """Return the address of each worker, once for each of its threads."""
     by_worker: Any = client.nthreads()  # Dask's types say that it has to be awaited
-    return sum(by_worker.values())
+    return [address for address, threads in by_worker.items() for _ in range(threads)]
 
 
 class ClusterExecutor(Executor):
@@ -79,9 +80,9 @@ class ClusterExecutor(Executor):
         self._inner = client.get_executor(pure=False)
         self._parts: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._needed: WeakKeyDictionary[Future[Any], list[Any]] = WeakKeyDictionary()
-        self._modules: dict[int, tuple[torch.nn.Module, Any]] = {}
+        self._modules: dict[int, tuple[torch.nn.Module, bytes, dict[str, tuple[str, Any]]]] = {}
         self._own_code = _OwnCode()
-        self._counted_at, self._threads = -float("inf"), 0
+        self._counted_at, self._known_places, self._number = -float("inf"), [""], 0
 
     def submit(
         self, fn: Callable[Parameters, Result], /, *args: Parameters.args, **kwargs: Parameters.kwargs
@@ -89,7 +90,10 @@ class ClusterExecutor(Executor):
         """Send a call to a worker; see the class."""
         self._own_code.register()
         packed = io.BytesIO()
-        packer = _Packer(packed, self)
+        places = self._places()
+        self._number += 1
+        # Until Dask knows how long calls take, it runs them where their parts are: these go to places in turn.
+        packer = _Packer(packed, self, places[self._number % len(places)])
         packer.dump((fn, args, kwargs))
         needed = list(packer.parts.values())
         future = self._inner.submit(_run, packed.getvalue(), _code_hash(), list(packer.parts), *needed)
@@ -99,9 +103,12 @@ class ClusterExecutor(Executor):
     @property
     def max_pending(self) -> int:
         """How many calls keep all workers busy."""
+        return max(MAX_PENDING, 2 * len(self._places()))
+
+    def _places(self) -> list[str]:
         if time.monotonic() > self._counted_at + _SECONDS_BETWEEN_COUNTS:
-            self._threads, self._counted_at = _threads(self._client), time.monotonic()
-        return max(MAX_PENDING, 2 * self._threads)
+            self._known_places, self._counted_at = _places(self._client) or [""], time.monotonic()
+        return self._known_places
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Free what was held for the calls; see `Executor`."""
@@ -109,41 +116,44 @@ class ClusterExecutor(Executor):
         self._modules.clear()
         self._own_code.unregister()
 
-    def file_part(self, path: Path) -> tuple[str, Any]:
-        """Return the name and the Dask future of the content of a file."""
-        return self._part(path.read_bytes())
+    def file_part(self, path: Path, place: str) -> tuple[str, Any]:
+        """Return the name and the Dask future of the content of a file on the worker of an address."""
+        return self._part(path.read_bytes(), place)
 
-    def module_part(self, module: torch.nn.Module) -> tuple[str, Any]:
-        """Return the name and the Dask future of a torch module, which is kept until the executor is shut down."""
+    def module_part(self, module: torch.nn.Module, place: str) -> tuple[str, Any]:
+        """Return the name and the Dask future of a torch module there, kept until the executor is shut down."""
         if id(module) not in self._modules:
-            name, part = self._part(cloudpickle.dumps(module))
-            self._modules[id(module)] = (module, (name, part))
-        return self._modules[id(module)][1]
+            self._modules[id(module)] = (module, cloudpickle.dumps(module), {})
+        _, content, parts = self._modules[id(module)]
+        if place not in parts:
+            parts[place] = self._part(content, place)
+        return parts[place]
 
-    def _part(self, content: bytes) -> tuple[str, Any]:
+    def _part(self, content: bytes, place: str) -> tuple[str, Any]:
         name = hashlib.sha256(content).hexdigest()
-        part = self._parts.get(name)
+        part = self._parts.get(name + place)
         if part is None:
+            somewhere = {"workers": [place], "allow_other_workers": True} if place else {}
             with warnings.catch_warnings():  # Dask advises `scatter`, whose data are lost with their worker
                 warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
-                part = self._client.submit(_content, content, key=f"rdgap-part-{name}")
-            self._parts[name] = part
+                part = self._client.submit(_content, content, key=f"rdgap-part-{name}-{place}", **somewhere)
+            self._parts[name + place] = part
         return name, part
 
 
 class _Packer(cloudpickle.Pickler):
     """Pickles a call, and collects the parts that are left out of it by name."""
 
-    def __init__(self, file: io.BytesIO, executor: ClusterExecutor) -> None:
+    def __init__(self, file: io.BytesIO, executor: ClusterExecutor, place: str) -> None:
         super().__init__(file)
         self.parts: dict[str, Any] = {}
-        self._executor = executor
+        self._executor, self._place = executor, place
 
     def persistent_id(self, obj: object) -> tuple[str, ...] | None:
         if isinstance(obj, Path) and obj.is_file():
-            return self._left_out("file", self._executor.file_part(obj), obj.name)
+            return self._left_out("file", self._executor.file_part(obj, self._place), obj.name)
         if isinstance(obj, torch.nn.Module):
-            return self._left_out("module", self._executor.module_part(obj))
+            return self._left_out("module", self._executor.module_part(obj, self._place))
         return None
 
     def _left_out(self, kind: str, named: tuple[str, Any], *more: str) -> tuple[str, ...]:

@@ -6,12 +6,12 @@ KODAK ?= data/kodak
 FOLDERS = $(if $(TRAIN),--train $(TRAIN)) $(if $(TECNICK),--tecnick $(TECNICK)) $(if $(CLIC),--clic $(CLIC))
 READY = $(VENV)/ready
 
-.PHONY: help demo test compressai docs lint wheel bench tables smoke figures clean
+.PHONY: help demo test foreign docs lint wheel bench tables smoke figures clean
 
 help:
 	@echo "make demo     set up, then measure the shipped codecs on two photographs; pictures under out/demo/"
 	@echo "make test     set up, then run the tests"
-	@echo "make compressai  set up an environment with CompressAI, then run the tests of its adapter"
+	@echo "make foreign  set up an environment with CompressAI and diffusers, then run the tests of their adapters"
 	@echo "make docs     build the guide and reference into site/"
 	@echo "make lint     style and types"
 	@echo "make wheel    build the wheel into dist/"
@@ -35,16 +35,16 @@ test: $(READY)
 
 # CompressAI pins numpy < 2, which it does not need here: hence --no-deps, and what it imports by name. The version
 # numbers of torchvision and torch, 0.28 and 2.13 for one, go together.
-compressai: $(VENV)-compressai/ready
-	$(VENV)-compressai/bin/python -m pytest tests/test_compressai.py
+foreign: $(VENV)-foreign/ready
+	$(VENV)-foreign/bin/python -m pytest tests/test_compressai.py tests/test_diffusers.py
 
-$(VENV)-compressai/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)-compressai
-	$(VENV)-compressai/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)-compressai/bin/python -m pip install --quiet --editable '.[demo,test]'
-	$(VENV)-compressai/bin/python -m pip install --quiet einops requests torch-geometric
-	minor=$$($(VENV)-compressai/bin/python -c "import torch; print(int(torch.__version__.split('.')[1]) + 15)") && \
-	$(VENV)-compressai/bin/python -m pip install --quiet --no-deps compressai "torchvision==0.$$minor.*"
+$(VENV)-foreign/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-foreign
+	$(VENV)-foreign/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-foreign/bin/python -m pip install --quiet --editable '.[demo,test]'
+	$(VENV)-foreign/bin/python -m pip install --quiet diffusers einops requests torch-geometric
+	minor=$$($(VENV)-foreign/bin/python -c "import torch; print(int(torch.__version__.split('.')[1]) + 15)") && \
+	$(VENV)-foreign/bin/python -m pip install --quiet --no-deps compressai "torchvision==0.$$minor.*"
 	touch $@
 
 docs: $(READY)

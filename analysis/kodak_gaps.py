@@ -44,7 +44,7 @@ MODELS = ("two-layer-lite", "jpeg-like-lite", "mean-scale-lite")
 BASELINE = "mean-scale-lite"
 LMBDAS = (0.01, 0.0025, 0.04)
 CROP, SEED = 64, 0
-CHAINS, TEMPERATURES, FIT_STEPS = 4, 100, 300
+CHAINS, TEMPERATURES, FIT_STEPS = 8, 100, 300
 SIMULATED = 6  # crops per model
 DOUBLED_STRIDE = 8  # every eighth crop, with twice the temperatures
 

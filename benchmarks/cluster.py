@@ -28,7 +28,7 @@ from rdgap.images import image_paths
 from rdgap.tables import GAPS, read_table
 
 REPEATS, IMAGES = 3, 24
-SETTINGS = ["--crop", "64", "--temperatures", "5", "--fit-steps", "10", "--samples", "8", "--chains", "2"]
+SETTINGS = ["--crop", "64", "--temperatures", "5", "--fit-steps", "10", "--samples", "8"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def _measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder, _clusters((1, 2)) as addresses:
         ratios, tables = [], []
         for address in addresses.values():
-            _seconds(photos[:2], Path(folder, "warm-up.csv"), address)
+            _seconds(photos[:4], Path(folder, "warm-up.csv"), address)  # two jobs: one for each worker
         for repeat in range(options.repeats):
             files = {number: Path(folder, f"{number}-{repeat}.csv") for number in addresses}
             seconds = {number: _seconds(photos, files[number], addresses[number]) for number in addresses}

@@ -206,9 +206,8 @@ def test_a_model_that_is_not_understood_is_refused(model: object, rule: str) -> 
 class Attention(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         rows = values.flatten(2).transpose(1, 2)[:, None]
-        return values + nn.functional.scaled_dot_product_attention(rows, rows, rows)[:, 0].transpose(1, 2).reshape(
-            values.shape
-        )
+        attended = nn.functional.scaled_dot_product_attention(rows, rows, rows)[:, 0].transpose(1, 2)
+        return attended.unflatten(2, values.shape[2:]) + values  # not contiguous
 
 
 class Autoencoder(nn.Module):
@@ -218,7 +217,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.encoder, self.decoder = nn.Conv2d(3, 8, 8, 8), nn.ConvTranspose2d(4, 3, 8, 8)
-        self.attention = Attention()
+        self.attention, self.norm = Attention(), nn.GroupNorm(2, 4)
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
@@ -230,7 +229,7 @@ class Autoencoder(nn.Module):
         return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=(0.5 * logvar).exp()))
 
     def decode(self, z: Tensor) -> SimpleNamespace:
-        return SimpleNamespace(sample=self.decoder(self.attention(z)))
+        return SimpleNamespace(sample=self.decoder(self.norm(self.attention(z))))
 
 
 def test_an_autoencoder_reconstructs_what_it_does_itself() -> None:
@@ -257,7 +256,7 @@ def test_the_rate_of_an_autoencoder_is_a_probability_and_its_prior_is_normal(ste
     assert float(sample.std()) == pytest.approx(1 / step, rel=0.02)
 
 
-def test_forward_mode_passes_attention() -> None:
+def test_forward_mode_passes_attention_and_group_norms() -> None:
     codec = from_autoencoder(Autoencoder(), step=0.5)
     latents = codec.infer(IMAGES)
     direction = tuple(torch.ones_like(latent) for latent in latents)

@@ -1,13 +1,10 @@
-"""The adapter against a real CompressAI, which lives in an environment of its own: `make compressai`."""
+"""The adapter against a real CompressAI, which lives in an environment of its own: `make foreign`."""
 
 from __future__ import annotations
 
-import importlib
 import math
-import re
 import runpy
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -17,32 +14,10 @@ from torch import Tensor
 from rdgap.adapters import CompressAICodec, from_compressai
 from rdgap.curvature import curve_length, image_decoder
 from rdgap.evaluation import evaluate_image
+from tests._foreign import imported
 
 
-def _models():
-    """Import CompressAI's models, or skip.
-
-    Beside a build of torch for CPUs, PyPI's torchvision lacks its operators, of which CompressAI uses none.
-    """
-    while True:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return importlib.import_module("compressai.models")
-        except ModuleNotFoundError as error:
-            pytest.skip(
-                f"CompressAI is not in this environment ({error}); run make compressai", allow_module_level=True
-            )
-        except RuntimeError as error:
-            missing = re.search(r"operator (torchvision::\w+) does not exist", str(error))
-            if missing is None:
-                raise
-            torch.library.define(missing[1], "(Tensor anything) -> Tensor")
-            for name in [name for name in sys.modules if name.split(".")[0] in ("torchvision", "compressai")]:
-                del sys.modules[name]
-
-
-models = _models()
+models = imported("compressai.models")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of CompressAI's own
 
 MAKE = {

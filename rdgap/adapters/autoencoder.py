@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..images import pad_reflect
 from ..model import Latents
@@ -84,7 +87,7 @@ class AutoencoderCodec(nn.Module):
         return getattr(encoded, "latent_dist", encoded)
 
     def _decoded(self, latents: Tensor) -> Tensor:
-        with sdpa_kernel(SDPBackend.MATH):  # the other kernels of attention know no forward mode
+        with sdpa_kernel(SDPBackend.MATH), _contiguous_norms():  # the other kernels of attention know no forward mode
             decoded = self.model.decode(latents)
         return decoded if isinstance(decoded, Tensor) else decoded.sample
 
@@ -123,3 +126,17 @@ class AutoencoderCodec(nn.Module):
         """Draw latents shaped like `latents` from the prior."""
         like = latents[0]
         return (torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator) / self.step,)
+
+
+@contextmanager
+def _contiguous_norms() -> Iterator[None]:
+    """Let group norms see contiguous inputs meanwhile: torch cannot differentiate them in forward mode otherwise."""
+
+    def contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        return tuple(each.contiguous() for each in inputs) if isinstance(module, nn.GroupNorm) else None
+
+    handle = register_module_forward_pre_hook(contiguous)
+    try:
+        yield
+    finally:
+        handle.remove()

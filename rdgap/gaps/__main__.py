@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="SIZE",
         help="take a random square of each image (default: all of it)",
     )
-    add("--chains", type=_at_least_two, default=4, help="annealed chains per image (default: 4)")
+    add("--chains", type=_at_least_two, default=8, help="annealed chains per image (default: 8)")
     add("--temperatures", type=_at_least_two, default=100, help="annealing steps (default: 100)")
     add(
         "--leapfrog-steps",

@@ -206,7 +206,7 @@ def decompose(
     lmbda: float,
     *,
     generator: torch.Generator,
-    chains: int = 4,
+    chains: int = 8,
     temperatures: int = 100,
     leapfrog_steps: int = LEAPFROG_STEPS,
     target_acceptance: float = TARGET_ACCEPTANCE,

@@ -173,7 +173,7 @@ def decompose_rounded(
     lmbda: float,
     *,
     generator: torch.Generator,
-    chains: int = 4,
+    chains: int = 8,
     temperatures: int = 50,
     moves: int = 5,
     fit_steps: int = 300,

@@ -16,7 +16,6 @@ from rdgap.curvature import curve_length, image_decoder
 from rdgap.evaluation import evaluate_image
 from tests._foreign import imported
 
-
 models = imported("compressai.models")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of CompressAI's own
 

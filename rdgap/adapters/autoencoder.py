@@ -132,7 +132,7 @@ class AutoencoderCodec(nn.Module):
 def _contiguous_norms() -> Iterator[None]:
     """Let group norms see contiguous inputs meanwhile: torch cannot differentiate them in forward mode otherwise."""
 
-    def contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    def contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:  # torch types its hooks as returning None
         return tuple(each.contiguous() for each in inputs) if isinstance(module, nn.GroupNorm) else None
 
     handle = register_module_forward_pre_hook(contiguous)

@@ -131,6 +131,14 @@ def positive_int(text: str) -> int:
     return number
 
 
+def at_least_two(text: str) -> int:
+    """Parse an integer of at least 2, for `type=` of an argument."""
+    number = int(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError(f"must be at least 2, got {text}")
+    return number
+
+
 def positive_float(text: str) -> float:
     """Parse a positive finite number, for `type=` of an argument."""
     number = float(text)

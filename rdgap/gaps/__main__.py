@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="SIZE",
         help="take a random square of each image (default: all of it)",
     )
-    add("--chains", type=_at_least_two, default=8, help="annealed chains per image (default: 8)")
-    add("--temperatures", type=_at_least_two, default=100, help="annealing steps (default: 100)")
+    add("--chains", type=_cli.at_least_two, default=8, help="annealed chains per image (default: 8)")
+    add("--temperatures", type=_cli.at_least_two, default=100, help="annealing steps (default: 100)")
     add(
         "--leapfrog-steps",
         type=_cli.positive_int,
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"that HMC's step sizes are tuned for (default: {TARGET_ACCEPTANCE})",
     )
     add("--fit-steps", type=_cli.positive_int, default=300, help="steps of each fit (default: 300)")
-    add("--samples", type=_at_least_two, default=64, help="draws for the cost of a q (default: 64)")
+    add("--samples", type=_cli.at_least_two, default=64, help="draws for the cost of a q (default: 64)")
     add(
         "--batch",
         type=_cli.positive_int,
@@ -127,13 +127,6 @@ def _body(options: argparse.Namespace) -> None:
         _files.write_json(options.json, content)
     if options.plot:
         _plots.save(draw(table), options.plot)
-
-
-def _at_least_two(text: str) -> int:
-    number = _cli.positive_int(text)
-    if number < 2:
-        raise argparse.ArgumentTypeError(f"must be at least 2, got {text}")
-    return number
 
 
 def _share(text: str) -> float:

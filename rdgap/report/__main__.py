@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--pairs", type=_at_least_one_or_none, default=12, help="pairs of images for eta, 0 for none (default: 12)")
     add("--samples", type=_cli.positive_int, default=3, help="images whose reconstructions are shown (default: 3)")
     add("--crop", type=_cli.positive_int, default=64, help="side of the squares for gaps and eta (default: 64)")
-    add("--temperatures", type=_at_least_two, default=100, help="annealing steps of the gaps (default: 100)")
+    add("--temperatures", type=_cli.at_least_two, default=100, help="annealing steps of the gaps (default: 100)")
     add("--fit-steps", type=_cli.positive_int, default=300, help="steps of each fit of the gaps (default: 300)")
     add("--jobs", type=_cli.positive_int, default=1, help="images on which conventional codecs run at once")
     add("--cache", type=Path, metavar="FOLDER", help="where what conventional codecs gave is kept, as in evaluation")
@@ -395,13 +395,6 @@ def _called(model: str) -> str:
 def _listed(names: Sequence[str], most: int = 8) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def _at_least_two(text: str) -> int:
-    number = int(text)
-    if number < 2:
-        raise argparse.ArgumentTypeError(f"must be at least 2, got {text}")
-    return number
 
 
 def _at_least_one_or_none(text: str) -> int:

@@ -172,6 +172,7 @@ def test_twice_the_temperatures_move_no_crop_by_a_hundredth_of_a_bit(kodak_gaps:
     assert set(both["model"]) == set(kodak_gaps.MODELS)
     moved = (both["neg_log_gamma_upper_bpp_doubled"] - both["neg_log_gamma_upper_bpp"]).abs()
     assert moved.max() < 0.01
+    assert moved.drop(moved.index[both["image"] == "kodim09"]).max() < 0.002
     sides = pd.read_csv(TABLES / "kodak_gaps_bidirectional.csv")
     assert sides["bidirectional_gap_bpp"].max() < 0.01
     assert (single["neg_log_gamma_upper_bpp"] < single["encoder_bpp"]).all()

@@ -31,7 +31,8 @@ from rdgap import _cli
 from rdgap._files import sha256, write_json
 from rdgap.bdrate import CodecGrid, codec_grids, compare
 from rdgap.bdrate.report import frame
-from rdgap.tables import ABLATIONS, ABLATIONS_LAGRANGIAN, BD, COMPLEXITY, ENCODED, EVALUATION, read_table, write_table
+from rdgap.schemas import ABLATIONS, ABLATIONS_LAGRANGIAN, BD, COMPLEXITY, ENCODED, EVALUATION
+from rdgap.tables import read_table, write_table
 
 RESAMPLES = 2000
 

@@ -23,15 +23,8 @@ from scipy.stats import t as student
 from rdgap import _cli
 from rdgap._files import replacing
 from rdgap.bdrate import bd_rate, published_curve
-from rdgap.tables import (
-    ABLATIONS,
-    ABLATIONS_LAGRANGIAN,
-    COMPLEXITY,
-    CURVATURE,
-    ENCODED,
-    Schema,
-    read_table,
-)
+from rdgap.schemas import ABLATIONS, ABLATIONS_LAGRANGIAN, COMPLEXITY, CURVATURE, ENCODED
+from rdgap.tables import Schema, read_table
 
 BEGIN, END = "<!-- claims: python analysis/claims.py -->", "<!-- end of claims -->"
 CONFIRMED, NOT_CONFIRMED, OUT_OF_REACH = "confirmed", "not confirmed", "out of reach"

@@ -34,7 +34,8 @@ from rdgap.codec import Coder, unpack
 from rdgap.evaluation import estimated_bits
 from rdgap.images import image_paths, read_image
 from rdgap.parallel import map_images
-from rdgap.tables import CODED, read_table, write_table
+from rdgap.schemas import CODED
+from rdgap.tables import read_table, write_table
 from rdgap.zoo import load_codec
 
 BEGIN, END = "<!-- coded table: python analysis/coded_kodak.py -->", "<!-- end of coded table -->"

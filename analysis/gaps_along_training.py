@@ -30,7 +30,8 @@ from rdgap._files import replacing, sha256, write_json
 from rdgap.gaps.report import means
 from rdgap.images import image_paths
 from rdgap.parallel import map_images
-from rdgap.tables import GAPS_ALONG_TRAINING, read_table, write_table
+from rdgap.schemas import GAPS_ALONG_TRAINING
+from rdgap.tables import read_table, write_table
 from rdgap.training import train
 from rdgap.training.data import split
 from rdgap.training.loop import snapshot_path

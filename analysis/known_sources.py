@@ -41,8 +41,10 @@ from rdgap.parallel import map_images
 from rdgap.rate_distortion import GridPrior, dual_lower_bound, fixed_decoder_bounds, train_codec
 from rdgap.rate_distortion.fixed_decoder import distortions_nats
 from rdgap.rate_distortion.methods import Effort, estimates, upper_bound
+from rdgap.rate_distortion.named import named_source
 from rdgap.rate_distortion.ntc import as_images, image_lmbda
-from rdgap.rate_distortion.sources import Patches, VectorSource, named_source
+from rdgap.rate_distortion.source import VectorSource
+from rdgap.rate_distortion.sources import Patches
 
 BEGIN, END = "<!-- known sources: python analysis/known_sources.py -->", "<!-- end of known sources -->"
 SEEDS = (0, 1, 2)

@@ -30,7 +30,8 @@ from rdgap.bdrate.report import frame
 from rdgap.evaluation import average, best_lagrangian, conventional_points, evaluate, learned_point
 from rdgap.evaluation.measurement import METRICS
 from rdgap.images import image_paths
-from rdgap.tables import BD, EVALUATION, PUBLISHED_IMAGES, read_table, write_table
+from rdgap.schemas import BD, EVALUATION, PUBLISHED_IMAGES
+from rdgap.tables import read_table, write_table
 from rdgap.training.results import read_log
 from rdgap.zoo import load_codec
 
@@ -83,7 +84,7 @@ def measure_learned(
     """Measure what has no row of its present weights; every finished codec is kept at once, with its provenance.
 
     Args:
-        path: The table, of the schema `rdgap.tables.EVALUATION`.
+        path: The table, of the schema `rdgap.schemas.EVALUATION`.
         codecs: Models, each at an lmbda.
         images: Measured on, with all metrics.
         dataset: What the table calls them.

@@ -36,7 +36,8 @@ from rdgap.gaps.ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
 from rdgap.gaps.jobs import Job, Settings, measure, measure_both_sides
 from rdgap.images import image_paths
 from rdgap.parallel import map_images
-from rdgap.tables import BOTH_SIDES, GAPS, Schema, read_table, write_table
+from rdgap.schemas import BOTH_SIDES, GAPS
+from rdgap.tables import Schema, read_table, write_table
 from rdgap.zoo import weights_name
 
 BEGIN, END = "<!-- gaps table: python analysis/kodak_gaps.py -->", "<!-- end of gaps table -->"

@@ -51,7 +51,8 @@ from rdgap.curvature.pairs import Pair, random_pairs
 from rdgap.curvature.report import summaries
 from rdgap.images import image_paths
 from rdgap.model import Codec, from_modules
-from rdgap.tables import CURVATURE, read_table, write_table
+from rdgap.schemas import CURVATURE
+from rdgap.tables import read_table, write_table
 from rdgap.zoo import load_codec, model_directory, trained_lmbdas, trained_models, weights_name
 
 CONTROLS = ROOT / "analysis" / "controls"

@@ -2,7 +2,7 @@
 
     python analysis/published_bd_rate.py
 
-Reads only tables that travel with the library. Writes `tables/published_bd_rate.csv` (the schema `rdgap.tables.BD`),
+Reads only tables that travel with the library. Writes `tables/published_bd_rate.csv` (the schema `rdgap.schemas.BD`),
 `tables/published_bd_rate.md` with a caption that defines each number, `tables/published_baselines_bd_rate.csv`
 (codecs of which only averaged curves were published, so without intervals), `tables/published_savings.csv`, the rate
 saved over BPG at each PSNR, and the block between the markers in the top-level README.
@@ -42,7 +42,8 @@ from rdgap.bdrate import (
     shipped_anchor_path,
 )
 from rdgap.bdrate.report import caption, cells, frame, markdown
-from rdgap.tables import BD, EVALUATION, read_table, write_table
+from rdgap.schemas import BD, EVALUATION
+from rdgap.tables import read_table, write_table
 
 BEGIN = "<!-- published BD-rate table: python analysis/published_bd_rate.py -->"
 END = "<!-- end of published BD-rate table -->"

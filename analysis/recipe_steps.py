@@ -30,7 +30,8 @@ from rdgap.images import center_crop, image_paths, read_image
 from rdgap.ntc import NTCCodec
 from rdgap.objective import nats_to_bpp
 from rdgap.recipes import Recipe, build_codec
-from rdgap.tables import RECIPE_STEPS, read_table, write_table
+from rdgap.schemas import RECIPE_STEPS
+from rdgap.tables import read_table, write_table
 from rdgap.training.schedule import parameter_groups
 from rdgap.zoo import model_directory, shipped_recipe
 

@@ -26,7 +26,8 @@ from rdgap.encoding import Encoder
 from rdgap.encoding.__main__ import means
 from rdgap.encoding.jobs import Job, measure, settings_of
 from rdgap.images import image_paths
-from rdgap.tables import ENCODED, read_table, write_table
+from rdgap.schemas import ENCODED
+from rdgap.tables import read_table, write_table
 from rdgap.zoo import weights_name
 
 BEGIN, END = "<!-- sga table: python analysis/sga_kodak.py -->", "<!-- end of sga table -->"

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from rdgap.rate_distortion import blahut_arimoto
-from rdgap.rate_distortion.sources import VectorSource, named_source
+from rdgap.rate_distortion.named import named_source
+from rdgap.rate_distortion.source import VectorSource
 
 TOLERANCE = 1e-6
 PROBLEMS = (("gaussian-1", 100, (0.3, 1.0, 3.0)), ("laplace", 60, (0.3, 1.0)), ("sphere-2", 24, (5.0, 10.0)))

@@ -25,7 +25,8 @@ import pandas as pd
 from rdgap import _cli
 from rdgap.gaps.__main__ import main as gaps
 from rdgap.images import image_paths
-from rdgap.tables import GAPS, read_table
+from rdgap.schemas import GAPS
+from rdgap.tables import read_table
 
 REPEATS, IMAGES = 3, 24
 SETTINGS = ["--crop", "64", "--temperatures", "5", "--fit-steps", "10", "--samples", "8"]

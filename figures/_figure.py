@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from rdgap._plots import STYLE, look_of, save
 from rdgap.bdrate import CodecGrid, RDCurve, codec_grids, published_curve, shipped_anchor_path
 from rdgap.bdrate.measures import MeasureName
-from rdgap.tables import EVALUATION, Schema, read_table
+from rdgap.schemas import EVALUATION
+from rdgap.tables import Schema, read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "analysis" / "tables"

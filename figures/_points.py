@@ -8,7 +8,7 @@ from typing import Any
 
 from _figure import PUBLISHED, read
 
-from rdgap.tables import BD, COMPLEXITY
+from rdgap.schemas import BD, COMPLEXITY
 
 
 @dataclass(frozen=True, kw_only=True)

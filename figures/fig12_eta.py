@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from rdgap._curvature_plots import colours_of, draw_etas
 from rdgap._plots import COLUMN_WIDTH_INCHES
-from rdgap.tables import CURVATURE
+from rdgap.schemas import CURVATURE
 
 
 def draw() -> Figure:

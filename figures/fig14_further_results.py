@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from rdgap._plots import COLUMN_WIDTH_INCHES
 from rdgap.bdrate import RDCurve, published_curve
-from rdgap.tables import ENCODED
+from rdgap.schemas import ENCODED
 
 PUBLISHED = (
     "paper/2-layer_syn+SGA",

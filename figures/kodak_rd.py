@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from rdgap._plots import COLUMN_WIDTH_INCHES, look_of
 from rdgap.bdrate import codec_grids
-from rdgap.tables import EVALUATION
+from rdgap.schemas import EVALUATION
 
 
 def draw() -> Figure:

@@ -11,7 +11,7 @@ from _figure import main, measured_style, read, tidy
 from matplotlib.figure import Figure
 
 from rdgap._plots import COLUMN_WIDTH_INCHES
-from rdgap.tables import ENCODED
+from rdgap.schemas import ENCODED
 
 
 def draw() -> Figure:

@@ -18,7 +18,8 @@ from .evaluation import OperatingPoint, average, best_lagrangian, conventional_p
 from .gaps import decompose
 from .gaps.report import draw as draw_gaps
 from .images import center_crop, sample_photographs, write_image
-from .tables import EVALUATION, write_table
+from .schemas import EVALUATION
+from .tables import write_table
 from .zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec, trained_lmbdas, trained_models
 
 JPEG_QUALITIES = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 95)

@@ -17,7 +17,8 @@ from rdgap.bdrate import (
     compare,
     shipped_anchor_path,
 )
-from rdgap.tables import EVALUATION, read_table, write_table
+from rdgap.schemas import EVALUATION
+from rdgap.tables import read_table, write_table
 
 
 def shipped(name: str, measure: MeasureName = "psnr") -> CodecGrid:

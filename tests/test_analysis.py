@@ -14,7 +14,7 @@ import torch
 
 from rdgap.bdrate import codec_grids, published_curve, shipped_anchor_path
 from rdgap.complexity import count
-from rdgap.tables import (
+from rdgap.schemas import (
     ABLATIONS,
     ABLATIONS_LAGRANGIAN,
     BD,
@@ -25,9 +25,8 @@ from rdgap.tables import (
     EVALUATION,
     GAPS_ALONG_TRAINING,
     RECIPE_STEPS,
-    read_table,
-    write_table,
 )
+from rdgap.tables import read_table, write_table
 from rdgap.zoo import model_directory, shipped_recipe, trained_models
 from tests._data import data_folder
 from tests._scripts import Trials, every_experiment, script

@@ -21,7 +21,8 @@ from rdgap.bdrate import (
     savings_percent,
     shipped_anchor_path,
 )
-from rdgap.tables import EVALUATION, read_table
+from rdgap.schemas import EVALUATION
+from rdgap.tables import read_table
 from tests._data import data_folder
 
 INTERPOLATIONS: tuple[Interpolation, ...] = ("akima", "pchip", "cubic")

@@ -25,7 +25,8 @@ from rdgap.bdrate import (
 )
 from rdgap.bdrate._convert_published import main as convert_published
 from rdgap.bdrate.interpolation import Interpolant
-from rdgap.tables import EVALUATION, read_table
+from rdgap.schemas import EVALUATION
+from rdgap.tables import read_table
 from tests._bdrate import comparison, evaluation, shipped
 from tests._data import data_folder
 

@@ -10,7 +10,8 @@ import torch
 
 from rdgap.bdrate.__main__ import main
 from rdgap.images import write_image
-from rdgap.tables import BD, EVALUATION, read_table
+from rdgap.schemas import BD, EVALUATION
+from rdgap.tables import read_table
 from rdgap.zoo import trained_models
 
 needs_models = pytest.mark.skipif(not trained_models(), reason="no trained model is there")

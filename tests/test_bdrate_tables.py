@@ -16,7 +16,8 @@ from rdgap.bdrate import SHIPPED_ANCHORS, codec_grids, shipped_anchor_path
 from rdgap.bdrate.__main__ import main
 from rdgap.bdrate._convert_bpg import SOURCES, convert
 from rdgap.bdrate._convert_bpg import main as convert_main
-from rdgap.tables import BD, EVALUATION, read_table
+from rdgap.schemas import BD, EVALUATION
+from rdgap.tables import read_table
 from tests._bdrate import comparison, evaluation, saved, shipped
 from tests._data import data_folder
 

@@ -30,7 +30,8 @@ from rdgap.gaps import __main__ as gaps
 from rdgap.gaps import jobs as gaps_jobs
 from rdgap.images import read_image
 from rdgap.parallel import map_images
-from rdgap.tables import CURVATURE, CURVATURE_PATHS, ENCODED, EVALUATION, GAPS, Schema, read_table
+from rdgap.schemas import CURVATURE, CURVATURE_PATHS, ENCODED, EVALUATION, GAPS
+from rdgap.tables import Schema, read_table
 
 from ._recipes import tiny_codec
 from ._toys import patch_means

@@ -16,7 +16,8 @@ from rdgap.curvature import curve_length, image_decoder, jobs
 from rdgap.curvature.__main__ import main
 from rdgap.curvature.pairs import random_pairs
 from rdgap.images import read_image, write_image
-from rdgap.tables import CURVATURE, CURVATURE_PATHS, read_table
+from rdgap.schemas import CURVATURE, CURVATURE_PATHS
+from rdgap.tables import read_table
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -20,7 +20,8 @@ from rdgap.encoding import __main__ as command
 from rdgap.images import read_image
 from rdgap.metrics import mse
 from rdgap.ntc import NTCCodec
-from rdgap.tables import ENCODED, read_table
+from rdgap.schemas import ENCODED
+from rdgap.tables import read_table
 from tests._recipes import tiny_codec
 
 QUICK = ["--steps", "10", "--device", "cpu"]

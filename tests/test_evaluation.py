@@ -33,7 +33,8 @@ from rdgap.evaluation import points as points_module
 from rdgap.evaluation.__main__ import main
 from rdgap.images import read_image
 from rdgap.model import from_modules
-from rdgap.tables import EVALUATION, read_table, write_table
+from rdgap.schemas import EVALUATION
+from rdgap.tables import read_table, write_table
 from tests._recipes import tiny_codec
 
 SIZES = [(1, 1), (5, 7), (12, 9)]

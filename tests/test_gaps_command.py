@@ -20,7 +20,8 @@ from rdgap.gaps import __main__ as command
 from rdgap.gaps import decompose, jobs
 from rdgap.gaps.report import differences, means
 from rdgap.model import Codec, from_modules
-from rdgap.tables import BOTH_SIDES, GAPS, ROUNDED, read_table
+from rdgap.schemas import BOTH_SIDES, GAPS, ROUNDED
+from rdgap.tables import read_table
 
 from ._toys import patch_means
 

@@ -16,7 +16,8 @@ from rdgap import zoo
 from rdgap.adapters import CompressAICodec
 from rdgap.images import read_image
 from rdgap.rate_distortion import named_source
-from rdgap.tables import CURVATURE, ENCODED, EVALUATION, GAPS, read_table
+from rdgap.schemas import CURVATURE, ENCODED, EVALUATION, GAPS
+from rdgap.tables import read_table
 from tests._toys import TwoLatents
 
 OWN = '''

@@ -22,7 +22,8 @@ from rdgap.rate_distortion import (
 )
 from rdgap.rate_distortion.dual import Linearized, log_supremum
 from rdgap.rate_distortion.ntc import as_images, image_lmbda
-from rdgap.rate_distortion.sources import DiscreteSource, Gaussian, LaplaceAbsolute, Sawbridge, VectorSource
+from rdgap.rate_distortion.source import DiscreteSource, VectorSource
+from rdgap.rate_distortion.sources import Gaussian, LaplaceAbsolute, Sawbridge
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -13,9 +13,10 @@ from rdgap.images import write_image
 from rdgap.rate_distortion.__main__ import main
 from rdgap.rate_distortion.estimate import Estimate
 from rdgap.rate_distortion.methods import suitable
+from rdgap.rate_distortion.named import named_source
 from rdgap.rate_distortion.report import draw
-from rdgap.rate_distortion.sources import named_source
-from rdgap.tables import RATE_DISTORTION, read_table
+from rdgap.schemas import RATE_DISTORTION
+from rdgap.tables import read_table
 
 QUICK = ["--samples", "500", "--components", "2", "--particles", "256"]
 

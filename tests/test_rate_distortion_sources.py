@@ -11,19 +11,17 @@ import torch
 from scipy import integrate
 
 from rdgap.images import write_image
+from rdgap.rate_distortion.named import named_source
+from rdgap.rate_distortion.source import DiscreteSource, Source, VectorSource
 from rdgap.rate_distortion.sources import (
     Banana,
-    DiscreteSource,
     Gaussian,
     HammingSource,
     Laplace,
     LaplaceAbsolute,
     Patches,
     Sawbridge,
-    Source,
     Sphere,
-    VectorSource,
-    named_source,
 )
 from rdgap.rate_distortion.water_filling import water_filling
 

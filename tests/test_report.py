@@ -17,7 +17,8 @@ from rdgap import __main__ as dispatch
 from rdgap.images import read_image, to_8bit
 from rdgap.report import page
 from rdgap.report.__main__ import _heat, main
-from rdgap.tables import CURVATURE, EVALUATION, GAPS, read_table
+from rdgap.schemas import CURVATURE, EVALUATION, GAPS
+from rdgap.tables import read_table
 from tests._toys import patch_means
 
 MODEL = "tests._toys:patch_means"

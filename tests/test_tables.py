@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rdgap.tables import EVALUATION, append_rows, read_table, write_table
+from rdgap.schemas import EVALUATION
+from rdgap.tables import append_rows, read_table, write_table
 
 
 def frame(**changes):

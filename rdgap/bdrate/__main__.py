@@ -14,7 +14,8 @@ import numpy as np
 
 from .. import _cli, conventional
 from .._files import write_json, write_text
-from ..tables import BD, EVALUATION, read_table, write_table
+from ..schemas import BD, EVALUATION
+from ..tables import read_table, write_table
 from .anchors import SHIPPED_ANCHORS, shipped_anchor_path
 from .comparison import Comparison, QualityRange, check_same_images, compare
 from .grid import CodecGrid, codec_grids

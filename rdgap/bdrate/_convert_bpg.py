@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from .. import _cli
-from ..tables import EVALUATION, write_table
+from ..schemas import EVALUATION
+from ..tables import write_table
 from .anchors import shipped_anchor_path
 
 KODAK_PIXELS = 768 * 512

@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from .. import _cli
-from ..tables import PUBLISHED_CURVES, PUBLISHED_IMAGES, write_table
+from ..schemas import PUBLISHED_CURVES, PUBLISHED_IMAGES
+from ..tables import write_table
 from .published import CURVES_TABLE, IMAGES_TABLE
 
 DATASETS = {

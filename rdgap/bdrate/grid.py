@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tables import EVALUATION, curve_name
+from ..schemas import EVALUATION, curve_name
 from .delta import RDCurve
 from .measures import MeasureName, measure_called, quality_of
 
@@ -115,7 +115,7 @@ def codec_grids(table: pd.DataFrame, measure: MeasureName = "psnr") -> dict[str,
     """Split an evaluation table into one grid per codec, encoder and kind of rate, by name, in the table's order.
 
     Args:
-        table: Columns of `rdgap.tables.EVALUATION`.
+        table: Columns of `rdgap.schemas.EVALUATION`.
         measure: What to compare at equal quality of.
 
     Raises:

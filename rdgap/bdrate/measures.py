@@ -20,7 +20,7 @@ class Measure:
         label: What it is called.
         unit: "dB", or "" for a number without one.
         axis: Its name and unit, for axes and headers.
-        column: Column of `rdgap.tables.EVALUATION` that it is computed from.
+        column: Column of `rdgap.schemas.EVALUATION` that it is computed from.
         distortion: Maps that column to the distortion that a mean over images may be taken of.
         quality: Maps a distortion to the quality.
     """

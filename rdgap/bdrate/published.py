@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..tables import PUBLISHED_CURVES, PUBLISHED_IMAGES, read_table
+from ..schemas import PUBLISHED_CURVES, PUBLISHED_IMAGES
+from ..tables import read_table
 from .delta import RDCurve
 from .grid import CodecGrid
 from .measures import MeasureName, measure_called, quality_of

@@ -22,7 +22,7 @@ _INTERPOLATIONS = {
 
 
 def frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """Return the rows of a table of the schema `rdgap.tables.BD`."""
+    """Return the rows of a table of the schema `rdgap.schemas.BD`."""
     import pandas as pd
 
     return pd.DataFrame([_row(comparison, delta) for comparison in comparisons for delta in comparison.deltas.values()])

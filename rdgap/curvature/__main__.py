@@ -16,7 +16,7 @@ from .. import _cli, _jobs, zoo
 from .._files import json_rows, write_json
 from ..images import image_paths
 from ..parallel import map_images
-from ..tables import CURVATURE, CURVATURE_PATHS
+from ..schemas import CURVATURE, CURVATURE_PATHS
 from .curve import image_decoder
 from .jobs import Job, Settings, Source, groups, latent_ends, lmbda_of, load, measure
 from .length import CurveLength

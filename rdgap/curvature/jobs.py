@@ -33,7 +33,7 @@ Hyper = Literal["moving", "held"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What defines a measurement besides codec and pair; see `curve_length` and `rdgap.tables.CURVATURE`."""
+    """What defines a measurement besides codec and pair; see `curve_length` and `rdgap.schemas.CURVATURE`."""
 
     rule: Rule
     num_points: int
@@ -92,8 +92,8 @@ class Measured:
     """Results of a job.
 
     Attributes:
-        table: One row per pair, the columns of `rdgap.tables.CURVATURE`.
-        paths: One row per pair and t, the columns of `rdgap.tables.CURVATURE_PATHS`.
+        table: One row per pair, the columns of `rdgap.schemas.CURVATURE`.
+        paths: One row per pair and t, the columns of `rdgap.schemas.CURVATURE_PATHS`.
         result: What both are made of.
     """
 
@@ -208,7 +208,7 @@ def _no_prior(latents: Tensor) -> Tensor:
 
 
 def _columns(result: CurveLength) -> dict[str, Any]:
-    """Return the columns of `rdgap.tables.CURVATURE` that `curve_length` measures."""
+    """Return the columns of `rdgap.schemas.CURVATURE` that `curve_length` measures."""
     assert result.mse_to_originals is not None
     return {
         **{name: getattr(result, name).numpy() for name in ("length", "length_error", "chord", "eta", "eta_error")},

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import _cli, _files, _jobs, _plots
 from ..model import LatticeCodec
-from ..tables import ENCODED
+from ..schemas import ENCODED
 from ..zoo import checked_ntc, named_codec
 from .encoder import Encoder, add_steps
 from .jobs import Encoded, Job, measure, read_crop, settings_of, stream_path

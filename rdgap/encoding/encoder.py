@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import _cli
 from ..model import Codec
-from ..tables import OWN_ENCODER
+from ..schemas import OWN_ENCODER
 from .methods import METHODS, PAPER_STEPS
 from .search import Encoding, encode_iteratively
 

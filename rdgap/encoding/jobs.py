@@ -62,7 +62,7 @@ class Encoded:
     """Results of a job.
 
     Attributes:
-        table: One row per image, the columns of `rdgap.tables.ENCODED`.
+        table: One row per image, the columns of `rdgap.schemas.ENCODED`.
         streams: Their bitstreams; none of codecs that have no bitstreams here.
     """
 

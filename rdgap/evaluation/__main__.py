@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .. import _cli, conventional
 from .._files import write_json
 from ..objective import PAPER_LMBDAS
-from ..tables import curve_name
+from ..schemas import curve_name
 from ..zoo import NAMES
 from .measurement import DEFAULT_METRICS, METRICS
 from .named import add_options, measured

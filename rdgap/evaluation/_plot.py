@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from .._plots import COLUMN_WIDTH_INCHES, MARKERS, STYLE
-from ..tables import curve_name
+from ..schemas import curve_name
 
 
 def plot_curves(averages: pd.DataFrame) -> Figure:

@@ -23,7 +23,7 @@ from ..lpips import lpips
 from ..model import Codec, Latents, LatticeCodec
 from ..objective import check_lmbda, reconstruct
 from ..parallel import map_images
-from ..tables import EVALUATION, OWN_ENCODER, curve_name
+from ..schemas import EVALUATION, OWN_ENCODER, curve_name
 from .cache import MeasurementCache
 from .measurement import DEFAULT_METRICS, Measurement
 
@@ -296,7 +296,7 @@ def evaluate(
     jobs: int = 1,
     file: Path | None = None,
 ) -> pd.DataFrame:
-    """Measure every operating point on every image; return a table of the schema `rdgap.tables.EVALUATION`.
+    """Measure every operating point on every image; return a table of the schema `rdgap.schemas.EVALUATION`.
 
     The data set of an image is the name of its folder. `lpips` is NaN where it was not measured.
 

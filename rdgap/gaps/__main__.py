@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import _cli, _files, _jobs, _plots
 from ..model import Codec, GenerativeCodec
-from ..tables import BOTH_SIDES, GAPS, ROUNDED
+from ..schemas import BOTH_SIDES, GAPS, ROUNDED
 from ..zoo import named_codec
 from .ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
 from .jobs import Job, Settings, groups, measure, measure_both_sides, measure_rounded

@@ -32,7 +32,7 @@ _HAMILTONIAN = (*_ANNEALING, "leapfrog_steps", "target_acceptance")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What defines a measurement besides model, lmbda and image; see `decompose` and `rdgap.tables.GAPS`."""
+    """What defines a measurement besides model, lmbda and image; see `decompose` and `rdgap.schemas.GAPS`."""
 
     crop: int  # 0: the whole image
     seed: int
@@ -84,7 +84,7 @@ class Job:
 
 
 def measure(job: Job) -> pd.DataFrame:
-    """Decompose the cost of the job's images; return one row per image with the columns `rdgap.tables.GAPS`."""
+    """Decompose the cost of the job's images; return one row per image with the columns `rdgap.schemas.GAPS`."""
     settings = job.settings
     codec, images, generator = _prepared(job)
     gaps = decompose(
@@ -99,7 +99,7 @@ def measure(job: Job) -> pd.DataFrame:
 
 
 def measure_rounded(job: Job) -> pd.DataFrame:
-    """Decompose the cost of the hard-rounded codec; one row per image with the columns `rdgap.tables.ROUNDED`."""
+    """Decompose the cost of the hard-rounded codec; one row per image with the columns `rdgap.schemas.ROUNDED`."""
     codec, images, generator = _prepared(job)
     gaps = decompose_rounded(
         codec,
@@ -114,7 +114,7 @@ def measure_rounded(job: Job) -> pd.DataFrame:
 def measure_both_sides(job: Job) -> pd.DataFrame:
     """Bound `-log Gamma` on both sides for images drawn from the codec, as many and of the size of the job's.
 
-    One row per image with the columns `rdgap.tables.BOTH_SIDES`; the photograph gives the row its name and its random
+    One row per image with the columns `rdgap.schemas.BOTH_SIDES`; the photograph gives the row its name and its random
     numbers, nothing else.
     """
     import pandas as pd

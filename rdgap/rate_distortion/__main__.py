@@ -12,11 +12,12 @@ import torch
 
 from .. import _cli, _files, _plots
 from ..parallel import map_images
-from ..tables import RATE_DISTORTION, write_table
+from ..schemas import RATE_DISTORTION
+from ..tables import write_table
 from .estimate import Estimate
 from .methods import METHODS, Effort, check_methods, estimates, suitable
+from .named import NAMES, named_source
 from .report import draw, format_table
-from .sources import NAMES, named_source
 
 _LMBDAS = [1.0]
 

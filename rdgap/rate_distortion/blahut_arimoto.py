@@ -26,7 +26,8 @@ from torch import Tensor
 
 from ..objective import check_lmbda
 from .estimate import Estimate
-from .sources import DiscreteSource, LaplaceAbsolute, VectorSource
+from .source import DiscreteSource, VectorSource
+from .sources import LaplaceAbsolute
 
 _FIRST_ITERATIONS = 20  # of the plain iteration, to find the support
 _MOST_STEPS = 500

@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import trange
 
 from .estimate import Estimate
-from .sources import VectorSource
+from .source import VectorSource
 
 _FLOORS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # shares of the samples that are raised
 _ASCENT = ((3, 64), (20, 8), (100, 1))  # steps, and how many of the best go on

@@ -15,7 +15,8 @@ from .mixture import mixture_upper_bound
 from .nerd import nerd_upper_bound
 from .ntc import operational_cost, train_codec
 from .particles import particle_upper_bound
-from .sources import DiscreteSource, Gaussian, LaplaceAbsolute, Source, VectorSource
+from .source import DiscreteSource, Source, VectorSource
+from .sources import Gaussian, LaplaceAbsolute
 
 METHODS = ("known", "ba", "mixture", "wgd", "dual", "nerd", "ntc")
 """`known` closed forms or bounds; `ba` Blahut-Arimoto; upper bounds `mixture`, `wgd` (particles), `nerd`, `ntc` (a

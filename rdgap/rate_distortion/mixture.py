@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import trange
 
 from .estimate import Estimate, check_counts, from_samples
-from .sources import VectorSource
+from .source import VectorSource
 
 _CHUNK_NUMBERS = 20_000_000  # most numbers in a temporary; bounds the memory
 

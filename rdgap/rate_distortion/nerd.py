@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from .estimate import Estimate, check_counts, from_samples
-from .sources import VectorSource
+from .source import VectorSource
 
 FEWEST_SHARING = 10.0
 """Harmonic mean, over samples, of the codewords that share a description; below it the estimate is refused."""

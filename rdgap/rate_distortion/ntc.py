@@ -18,7 +18,7 @@ from ..ntc.codec import NTCCodec
 from ..ntc.priors import FactorizedPrior
 from ..objective import cost, kappa
 from .estimate import Estimate, from_samples
-from .sources import VectorSource
+from .source import VectorSource
 
 _GRAY_LEVELS = 255.0
 _LEARNING_RATE, _LEARNING_RATE_OF_PRIOR = 2e-3, 2e-2

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import trange
 
 from .estimate import Estimate, check_counts, from_samples
-from .sources import VectorSource
+from .source import VectorSource
 
 _ROWS = 2048
 _HEADROOM_NATS = 2.3  # log 10: some ten particles share the description of a sample

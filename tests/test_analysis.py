@@ -187,7 +187,7 @@ def test_coding_experiment_goes_on_where_it_was(coded_kodak: ModuleType, trials:
     changed = table.assign(bits_coded=table["bits_coded"] + 8)
     write_table(path, changed, CODED)
     images = sorted((trials.folder / "images").iterdir())[:2]
-    coded_kodak._measure_missing(path, images, [("jpeg-like-lite", 0.0025)])
+    coded_kodak._measure_missing(path, images, [(table["model"].iloc[0], table["lmbda"].iloc[0])])
     assert read_table(path, CODED).equals(changed)
 
 

@@ -47,6 +47,14 @@ encoder_seed: Seed of its random numbers; 0 for "own".
 encoder_bf16: 1 where it followed slopes in bfloat16, else 0.
 """
 
+
+def curve_name(row: Mapping[Any, Any]) -> str:
+    """Return what a row's codec is called, with its encoder where that is not the codec's own."""
+    if row["encoder"] == OWN_ENCODER:
+        return row["codec"]
+    return f"{row['codec']} ({row['encoder']}, {row['encoder_steps']} steps)"
+
+
 _SIDED = (
     *("encoder", "fitted_box", "fitted_gaussian", "neg_log_gamma_upper", "equilibrium_lower"),
     *("amortization_gap_lower", "approximation_gap", "inference_gap_lower"),
@@ -262,7 +270,6 @@ CURVATURE_PATHS: Schema = {
 }
 """The same lines at each t: speed, and MSE (0..255 scale) to the straight paths in pixel space (Fig. 11)."""
 
-
 PUBLISHED_IMAGES: Schema = {
     "codec": Column(str),
     "dataset": Column(str),
@@ -330,7 +337,6 @@ largest_subset_change_percent: Largest change of the BD-rate when a point is lef
 images: Images in the number; images_without_bd: those left out of it, because they have no BD of their own.
 """
 
-
 COMPLEXITY: Schema = {
     "codec": Column(str),
     "transform": Column(str),
@@ -377,14 +383,6 @@ ABLATIONS_LAGRANGIAN: Schema = {
 }
 """The same pairs at one lmbda: by how much L of the variant is more than that of the reference, mean over images of
 percents with Student's 95 % interval for pairs."""
-
-
-def curve_name(row: Mapping[Any, Any]) -> str:
-    """Return what a row's codec is called, with its encoder where that is not the codec's own."""
-    if row["encoder"] == OWN_ENCODER:
-        return row["codec"]
-    return f"{row['codec']} ({row['encoder']}, {row['encoder_steps']} steps)"
-
 
 RATE_DISTORTION: Schema = {
     "source": Column(str),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from . import _kernels
 from ._files import replacing
 from .model import Codec
 from .ntc.codec import NTCCodec
@@ -24,6 +26,9 @@ DEFAULT_MODEL = "two-layer-lite"
 DEFAULT_LMBDA = 0.01
 NAMES = "shipped models, .safetensors files, or codecs of yours as package.module:callable"
 """What `named_codec` takes, for the help of options."""
+
+Kernels = Literal["float32", "float16", "packed"]
+"""How a file holds the kernels of convolutions, see `write_codec`."""
 
 
 def model_directory() -> Path:
@@ -181,11 +186,13 @@ def read_codec(path: Path) -> NTCCodec:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        for name, (exponent, shape) in json.loads(metadata.get("packed", "{}")).items():
+            tensors[name] = _kernels.unpack(tensors[name], exponent, shape)
         recipe = Recipe.model_validate_json(metadata["recipe"])
         with torch.random.fork_rng(devices=[]):
             codec = build_codec(recipe)
-        codec.load_state_dict(tensors)
+        codec.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         codec.lmbda = float(metadata["lmbda"])
     except KeyError as error:
         raise ValueError(f"{path} does not hold the weights of a codec: its metadata have no {error}.") from error
@@ -196,7 +203,7 @@ def read_codec(path: Path) -> NTCCodec:
 
 
 def write_codec(
-    path: Path, recipe: Recipe, weights: dict[str, Tensor], metadata: dict[str, str], *, half: bool
+    path: Path, recipe: Recipe, weights: dict[str, Tensor], metadata: dict[str, str], *, kernels: Kernels
 ) -> None:
     """Write weights with their recipe.
 
@@ -205,14 +212,20 @@ def write_codec(
         recipe: What the weights belong to.
         weights: State of the codec.
         metadata: At least `lmbda`; step, seed, data and commit say where the weights come from.
-        half: Store convolution kernels as float16, half the size; everything else stays float32.
+        kernels: How those of convolutions are stored: float16 is half of float32, packed about a quarter, by rounding
+            to some 6 bits below their size and compression. Everything else is float32.
     """
-    stored = {
-        name: (weight.half() if half and weight.ndim == 4 else weight).contiguous().cpu()
-        for name, weight in weights.items()
-    }
+    stored = {name: weight.contiguous().cpu() for name, weight in weights.items()}
+    convolutions = {name: weight for name, weight in stored.items() if weight.ndim == 4}
+    packed = {}
+    if kernels == "float16":
+        stored |= {name: kernel.half() for name, kernel in convolutions.items()}
+    elif kernels == "packed":
+        packed = {name: (_kernels.step_exponent(name, kernel), kernel.shape) for name, kernel in convolutions.items()}
+        stored |= {name: _kernels.pack(kernel, packed[name][0]) for name, kernel in convolutions.items()}
+    said = {"packed": json.dumps(packed)} if packed else {}
     with replacing(path) as temporary:
-        save_file(stored, temporary, {"recipe": recipe.model_dump_json(), **metadata})
+        save_file(stored, temporary, {"recipe": recipe.model_dump_json(), **said, **metadata})
 
 
 def shipped_recipe(name: str) -> Recipe:

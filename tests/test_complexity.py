@@ -282,7 +282,7 @@ def test_the_command_times_each_transform(tmp_path: Path, capsys: pytest.Capture
 def test_the_command_reads_recipes_and_weights_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe, weights = tmp_path / "mine.toml", tmp_path / "mine.safetensors"
     recipe.write_text(TINY, encoding="utf-8")
-    write_codec(weights, tiny_recipe(), tiny_codec().state_dict(), {"lmbda": "0.01"}, half=True)
+    write_codec(weights, tiny_recipe(), tiny_codec().state_dict(), {"lmbda": "0.01"}, kernels="float16")
     assert main([str(recipe), str(weights)]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny ")]
     assert len(rows) == 12

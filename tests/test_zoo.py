@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from rdgap import zoo
+from rdgap import _kernels, zoo
 from rdgap.model import Codec
 from rdgap.ntc import NTCCodec
-from rdgap.zoo import load_codec, read_codec, trained_lmbdas, trained_models, weights_name, write_codec
+from rdgap.zoo import Kernels, load_codec, read_codec, trained_lmbdas, trained_models, weights_name, write_codec
 from tests._recipes import TINY, random_images, tiny_codec, tiny_recipe
 
 
-def write(path: Path, *, lmbda: str = "0.01", half: bool = False, seed: int = 0) -> NTCCodec:
+def write(path: Path, *, lmbda: str = "0.01", kernels: Kernels = "float32", seed: int = 0) -> NTCCodec:
     codec = tiny_codec(seed)
-    write_codec(path, tiny_recipe(), codec.state_dict(), {"lmbda": lmbda, "step": "100"}, half=half)
+    write_codec(path, tiny_recipe(), codec.state_dict(), {"lmbda": lmbda, "step": "100"}, kernels=kernels)
     return codec
 
 
@@ -56,7 +57,7 @@ def test_a_codec_comes_back_from_its_file_exactly(tmp_path: Path) -> None:
 
 
 def test_half_precision_is_for_kernels_only(tmp_path: Path) -> None:
-    written = write(tmp_path / "a.safetensors", half=True)
+    written = write(tmp_path / "a.safetensors", kernels="float16")
     write(tmp_path / "full.safetensors")
     assert (tmp_path / "a.safetensors").stat().st_size < 0.7 * (tmp_path / "full.safetensors").stat().st_size
     read = read_codec(tmp_path / "a.safetensors").state_dict()
@@ -71,6 +72,41 @@ def test_half_precision_is_for_kernels_only(tmp_path: Path) -> None:
     assert rounded > 0
 
 
+def test_packed_kernels_are_rounded_by_their_size_and_everything_else_is_exact(tmp_path: Path) -> None:
+    written = write(tmp_path / "a.safetensors", kernels="packed")
+    read = read_codec(tmp_path / "a.safetensors").state_dict()
+    for name, weight in written.state_dict().items():
+        if weight.ndim != 4:
+            assert torch.equal(read[name], weight)
+            continue
+        bits = 4 if name.startswith("prior") else 6
+        size = float(weight.square().mean().sqrt())
+        error = float((read[name] - weight).abs().max())
+        assert 0 < error <= 0.5 * size * 2 ** (0.5 - bits), name  # half a step, which is a power of two near the size
+
+
+def test_packing_is_exact_on_its_steps_whatever_their_size() -> None:
+    steps = torch.tensor([0, 1, -1, 127, -128, 256, -70_000, 2**30]).reshape(2, 2, 1, 2)
+    for exponent in (-20, 0, 7):
+        kernel = steps.double() * 2.0**exponent
+        back = _kernels.unpack(_kernels.pack(kernel, exponent), exponent, kernel.shape)
+        assert torch.equal(back, kernel.float())
+    assert _kernels.step_exponent("prior.a.weight", torch.zeros(1, 1, 3, 3)) == 0
+
+
+@pytest.mark.parametrize("damaged", [b"", b"nothing", b"\xfd7zXZ\x00"])
+def test_damaged_kernels_are_said_to_be_so(tmp_path: Path, damaged: bytes) -> None:
+    path = tmp_path / "a.safetensors"
+    write(path, kernels="packed")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors["analysis.0.weight"] = torch.tensor(list(damaged), dtype=torch.uint8)
+    save_file(tensors, path, metadata)
+    with pytest.raises(ValueError, match="does not hold the weights of a codec of this version"):
+        read_codec(path)
+
+
 def test_reading_leaves_the_random_state_alone(tmp_path: Path) -> None:
     write(tmp_path / "a.safetensors")
     before = torch.get_rng_state()
@@ -81,7 +117,7 @@ def test_reading_leaves_the_random_state_alone(tmp_path: Path) -> None:
 def test_weights_given_to_the_writer_are_left_as_they_are(tmp_path: Path) -> None:
     codec = tiny_codec()
     weights = codec.state_dict()
-    write_codec(tmp_path / "a.safetensors", tiny_recipe(), weights, {"lmbda": "0.01"}, half=True)
+    write_codec(tmp_path / "a.safetensors", tiny_recipe(), weights, {"lmbda": "0.01"}, kernels="float16")
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
@@ -193,7 +229,7 @@ def test_other_safetensors_are_refused(tmp_path: Path, metadata: dict[str, str] 
 @pytest.mark.parametrize("metadata", [{}, {"lmbda": "a lot"}])
 def test_weights_without_their_lmbda_are_refused(tmp_path: Path, metadata: dict[str, str]) -> None:
     path = tmp_path / "a.safetensors"
-    write_codec(path, tiny_recipe(), tiny_codec().state_dict(), metadata, half=False)
+    write_codec(path, tiny_recipe(), tiny_codec().state_dict(), metadata, kernels="float32")
     with pytest.raises(ValueError, match=r"does not hold the weights of a codec.*('lmbda'|a lot)"):
         read_codec(path)
 

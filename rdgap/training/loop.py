@@ -282,7 +282,7 @@ class _Run:
         self._save(files)
         origin = self._origin()
         with replacing(files.weights) as candidate:
-            stored, half = store(candidate, self.recipe, self.averaged, origin, self.held_out, measured)
+            stored, kernels = store(candidate, self.recipe, self.averaged, origin, self.held_out, measured)
             write_card(
                 files,
                 self.recipe,
@@ -290,7 +290,7 @@ class _Run:
                 start=self.start,
                 held_out=f"{len(self.held_out)} images, sha256 {self.held_out.sha256}",
                 stored=stored,
-                half=half,
+                kernels=kernels,
                 bf16=self.bf16,
                 seconds=self.progress.seconds,
                 device=self.fabric.device,
@@ -301,7 +301,7 @@ class _Run:
     def keep_snapshot(self, files: Files) -> None:
         """Write the averaged weights as they are now, in full precision."""
         path = snapshot_path(files.weights, self.progress.step)
-        write_codec(path, self.recipe, self.averaged.state_dict(), self._origin(), half=False)
+        write_codec(path, self.recipe, self.averaged.state_dict(), self._origin(), kernels="float32")
 
     def _origin(self) -> dict[str, str]:
         """Return what weights say of where they come from."""

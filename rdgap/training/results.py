@@ -17,15 +17,20 @@ from torch import Tensor
 from .._files import replacing, write_text
 from ..ntc.codec import NTCCodec
 from ..recipes import Recipe
-from ..zoo import read_codec, write_codec
+from ..zoo import Kernels, read_codec, write_codec
 from .checkpoint import Progress
 from .validation import Validation, validate
 
-_LARGEST_HALF_LOSS = 1e-3  # relative change of L that storing half-precision kernels may cost
+_LARGEST_LOSS = 1e-3  # relative change of L that storing kernels in fewer bits may cost
 LOG_COLUMNS = (
     "step", "seconds", "learning_rate", "train_lagrangian_bpp", "train_bpp", "train_mse",
     "validation_lagrangian_bpp", "validation_bpp", "validation_mse", "validation_psnr_db",
 )  # fmt: skip
+_STORED: dict[Kernels, str] = {
+    "float32": "stored as float32",
+    "float16": "stored as float16",
+    "packed": "stored in some 6 bits below their size, compressed",
+}
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,8 @@ def logged_validation(path: Path, step: int) -> Validation | None:
 
 def store(
     path: Path, recipe: Recipe, averaged: NTCCodec, origin: dict[str, str], images: Iterable[Tensor], full: Validation
-) -> tuple[Validation, bool]:
-    """Write the weights, in half precision where that hardly changes L.
+) -> tuple[Validation, Kernels]:
+    """Write the weights, their kernels in as few bits as hardly change L.
 
     Args:
         path: A .safetensors file.
@@ -108,18 +113,19 @@ def store(
         full: What `averaged` costs on them.
 
     Returns:
-        What the codec costs as it is read back from the file, and whether that holds half-precision kernels.
+        What the codec costs as it is read back from the file, and how that holds the kernels.
 
     Raises:
         RuntimeError: If the codec does not cost what it did even in full precision.
     """
     device = next(averaged.parameters()).device
     stored = full
-    for half in (True, False):
-        write_codec(path, recipe, averaged.state_dict(), origin, half=half)
+    ways: tuple[Kernels, ...] = ("packed", "float16", "float32")
+    for kernels in ways:
+        write_codec(path, recipe, averaged.state_dict(), origin, kernels=kernels)
         stored = validate(read_codec(path).to(device), images, float(origin["lmbda"]))
-        if abs(stored.lagrangian_bpp / full.lagrangian_bpp - 1) < _LARGEST_HALF_LOSS:
-            return stored, half
+        if abs(stored.lagrangian_bpp / full.lagrangian_bpp - 1) < _LARGEST_LOSS:
+            return stored, kernels
     raise RuntimeError(f"the weights read back from {path} must cost what they did, got {stored} after {full}.")
 
 
@@ -149,7 +155,7 @@ def write_card(
     start: str,
     held_out: str,
     stored: Validation,
-    half: bool,
+    kernels: Kernels,
     bf16: bool,
     seconds: float,
     device: torch.device,
@@ -182,7 +188,7 @@ def write_card(
 | held out | {held_out} |
 | steps | {origin["step"]} of {origin["steps"]} |
 | minutes | {seconds / 60:.1f} on {machine}, {platform.machine()}, torch {torch.__version__} |
-| precision | {precision}; kernels stored as {"float16" if half else "float32"} |
+| precision | {precision}; kernels {_STORED[kernels]} |
 | code | {origin["commit"]} |
 | validation | {stored} (mean PSNR) |
 

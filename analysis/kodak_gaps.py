@@ -128,8 +128,18 @@ def _summarise(out: Path, codecs: Sequence[tuple[str, float]], temperatures: int
         | {"fit_steps": fit_steps, "slopes": "bfloat16", "energies": "float32, summed in float64"},
         "weights_sha256": {weights_name(*codec): _files.sha256(weights_of(*codec)) for codec in codecs},
         "torch": torch.__version__,
+        "base": _bases(gaps),
     }
     _files.write_text(out / "kodak_gaps.json", json.dumps(provenance, indent=2) + "\n")
+
+
+def _bases(gaps: pd.DataFrame) -> dict[str, str]:
+    """Return what the chains of each row started from; rows of before it was two bases have fewer chains."""
+    said = {}
+    for (lmbda, chains), rows in gaps.groupby(["lmbda", "chains"]):
+        base = "half the fitted Gaussian, half the widened one" if chains == CHAINS else "the fitted Gaussian"
+        said[f"{len(rows)} rows at lmbda {lmbda:g}, {chains} chains"] = base
+    return said
 
 
 def markdown(tables: Path) -> str:

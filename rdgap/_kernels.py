@@ -24,7 +24,7 @@ def step_exponent(name: str, kernel: Tensor) -> int:
 
 
 def pack(kernel: Tensor, exponent: int) -> Tensor:
-    """Return the bytes of a kernel in steps of `2 ** exponent`: the four bytes of its integers apart, as LZMA, uint8."""
+    """Return the uint8 bytes of a kernel in steps of `2 ** exponent`: the four bytes of its integers apart, as LZMA."""
     steps = torch.round(kernel.double() * 2.0**-exponent).to(torch.int32).cpu().numpy().astype("<i4")
     planes = steps.reshape(-1, 1).view(np.uint8).T
     return torch.frombuffer(bytearray(lzma.compress(planes.tobytes(), preset=9)), dtype=torch.uint8)

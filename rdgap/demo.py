@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -54,7 +55,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _rate_distortion(out: Path, device: torch.device) -> None:
-    print("Rate and distortion: L = bpp + lmbda * mse, mean of two photographs (rate of learned codecs: estimated)")
+    print("L = bpp + lmbda * mse, mean of two photographs (rate of learned codecs: estimated; all points in the table)")
     points: list[OperatingPoint] = conventional_points("jpeg", JPEG_QUALITIES)
     for model in trained_models():
         for lmbda in trained_lmbdas(model):
@@ -63,16 +64,14 @@ def _rate_distortion(out: Path, device: torch.device) -> None:
     table = evaluate(points, sorted((out / "photographs").glob("*.png")))
     write_table(out / "rate_distortion.csv", table, EVALUATION)
     averages = average(table)
-    learned = averages.loc[averages["rate_kind"] == "estimated", :].sort_values(["setting", "lagrangian_bpp"])
-    for row in learned.to_dict("records"):
-        print(
-            f"  lmbda {row['setting']:<8g}{row['codec']:<24} {row['rate_bpp']:.3f} bpp  {row['psnr_db']:.2f} dB  "
-            f"L = {row['lagrangian_bpp']:.3f}"
-        )
+    learned = averages.loc[averages["rate_kind"] == "estimated", :]
+    costs = learned.pivot(index="codec", columns="setting", values="lagrangian_bpp").sort_values(DEFAULT_LMBDA)
     jpeg = table.loc[table["codec"] == "jpeg", :]
-    for lmbda in sorted(set(learned["setting"])):
-        best = float(best_lagrangian(jpeg, lmbda)["lagrangian_bpp"].iloc[0])
-        print(f"  lmbda {lmbda:<8g}{'jpeg, best quality':<45}L = {best:.3f}")
+    costs.loc["jpeg, best quality"] = [
+        float(best_lagrangian(jpeg, float(lmbda))["lagrangian_bpp"].iloc[0]) for lmbda in costs.columns
+    ]
+    costs.columns = pd.Index([f"lmbda {lmbda:g}" for lmbda in costs.columns])
+    print(costs.rename_axis(None).to_string(float_format="{:.3f}".format, na_rep="-"))
 
     from .evaluation._plot import plot_curves
 
@@ -102,6 +101,8 @@ def _curvature(out: Path, photographs: dict[str, Tensor], device: torch.device) 
     first, last = (center_crop(image, PAIR_SIZE)[None].to(device) for image in photographs.values())
     print(f"\nHow straight: curves of reconstructions between {PAIR_SIZE} x {PAIR_SIZE} pixels of each photograph")
     for model in trained_models():
+        if DEFAULT_LMBDA not in trained_lmbdas(model):
+            continue
         codec = load_codec(model, DEFAULT_LMBDA, device=device)
         with torch.no_grad():
             start, end = codec.infer(first), codec.infer(last)

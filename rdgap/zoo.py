@@ -213,7 +213,7 @@ def write_codec(
         weights: State of the codec.
         metadata: At least `lmbda`; step, seed, data and commit say where the weights come from.
         kernels: How those of convolutions are stored: float16 is half of float32, packed about a quarter, by rounding
-            to some 6 bits below their size and compression. Everything else is float32.
+            to 4 to 8 bits below their size and compression. Everything else is float32.
     """
     stored = {name: weight.contiguous().cpu() for name, weight in weights.items()}
     convolutions = {name: weight for name, weight in stored.items() if weight.ndim == 4}

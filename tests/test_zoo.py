@@ -79,7 +79,7 @@ def test_packed_kernels_are_rounded_by_their_size_and_everything_else_is_exact(t
         if weight.ndim != 4:
             assert torch.equal(read[name], weight)
             continue
-        bits = 4 if name.startswith("prior") else 6
+        bits = {"analysis": 6, "synthesis": 8, "prior": 4}[name.split(".")[0]]
         size = float(weight.square().mean().sqrt())
         error = float((read[name] - weight).abs().max())
         assert 0 < error <= 0.5 * size * 2 ** (0.5 - bits), name  # half a step, which is a power of two near the size

@@ -29,7 +29,7 @@ LOG_COLUMNS = (
 _STORED: dict[Kernels, str] = {
     "float32": "stored as float32",
     "float16": "stored as float16",
-    "packed": "stored in some 6 bits below their size, compressed",
+    "packed": "rounded to 4 to 8 bits below their size, compressed",
 }
 
 

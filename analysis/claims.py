@@ -3,7 +3,9 @@
 python analysis/claims.py      # reads tables, seconds; judges anew whatever they hold by now
 
 A claim is confirmed where the 95 % interval of its number lies on its side, not confirmed where it does not, and out of
-reach where models that it speaks of have no trained weights yet. Writes `tables/claims.csv`, too.
+reach where models that it speaks of have no trained weights yet. Variants have had fewer steps than the models that
+they are compared with; where one of these was trained again as its variant was (controls/trained-alike), it must be
+better than the variant there as well. Writes `tables/claims.csv`, too.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from _experiment import check_smoke, fill_readme, parser
+from _experiment import ROOT, check_smoke, fill_readme, parser
 from ablations import PAIRS
 from scipy.stats import t as student
 
@@ -25,11 +27,14 @@ from rdgap._files import replacing
 from rdgap.bdrate import bd_rate, published_curve
 from rdgap.schemas import ABLATIONS, ABLATIONS_LAGRANGIAN, COMPLEXITY, CURVATURE, ENCODED
 from rdgap.tables import Schema, read_table
+from rdgap.zoo import model_directory, weights_name
 
 BEGIN, END = "<!-- claims: python analysis/claims.py -->", "<!-- end of claims -->"
 CONFIRMED, NOT_CONFIRMED, OUT_OF_REACH = "confirmed", "not confirmed", "out of reach"
 STRAIGHT = 1.01  # no model's median eta may be more
 ABOUT_TEN_PERCENT = (5.0, 15.0)
+TRAINED_ALIKE = ROOT / "analysis" / "controls" / "trained-alike"
+ALIKE_MARGIN_PERCENT = 0.5  # of L on the held-out images; less is taken for chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +113,25 @@ def two_layers(tables: Path) -> tuple[bool, str]:
 def residual(tables: Path) -> tuple[bool, str]:
     """Judge by L at the smallest lmbda that both are trained at."""
     low, high = _ends(tables, "residual connection", "two-layer")
-    return low["change_high_percent"] < 0, _changes(low, high)
+    alike = trained_alike("two-layer-lite", "two-layer-no-residual-lite", 0.0025)
+    holds = low["change_high_percent"] < 0 and alike > ALIKE_MARGIN_PERCENT
+    return holds, f"{_changes(low, high)}; trained alike: L of the one without {alike:+.1f} %"
+
+
+def trained_alike(model: str, variant: str, lmbda: float) -> float:
+    """Return by how many percent the held-out L of a variant is above that of a model trained as it was.
+
+    The control starts from the variant's weights, the part that differs afresh, as the variant did from the model's,
+    and has as many steps.
+    """
+    last = {
+        name: pd.read_csv(folder / f"{weights_name(name, lmbda)}.csv").iloc[-1]
+        for name, folder in ((model, TRAINED_ALIKE), (variant, model_directory()))
+    }
+    if last[model]["step"] != last[variant]["step"]:
+        raise ValueError(f"{model} and {variant} must have had as many steps to be compared at lmbda {lmbda:g}.")
+    cost = "validation_lagrangian_bpp"
+    return 100 * (float(last[variant][cost]) / float(last[model][cost]) - 1)
 
 
 def elic_analysis(tables: Path) -> tuple[bool, str]:
@@ -151,7 +174,9 @@ def hyper_synthesis(tables: Path) -> tuple[bool, str]:
     except OutOfReachError as error:
         raise OutOfReachError(f"{error}; {counted}") from error
     low, high = ABOUT_TEN_PERCENT
-    return low < row["bd_rate_percent"] < high, f"BD-rate {_interval(row, 'bd_rate')}; {counted}"
+    alike = trained_alike("jpeg-like-lite", "jpeg-like-hyper-lite", 0.0025)
+    holds = low < row["bd_rate_percent"] < high and alike > ALIKE_MARGIN_PERCENT
+    return holds, f"BD-rate {_interval(row, 'bd_rate')}; trained alike: L of the cheap one {alike:+.1f} %; {counted}"
 
 
 def scaled_down(tables: Path) -> tuple[bool, str]:

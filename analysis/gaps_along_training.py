@@ -4,7 +4,7 @@ python analysis/gaps_along_training.py --images KODAK --train PHOTOS      # an h
 python analysis/gaps_along_training.py --images KODAK --snapshots A.safetensors B.safetensors ... --tables FOLDER
 python analysis/gaps_along_training.py                                    # only sums up the committed table again
 
-Trains `two-layer-lite` at lmbda 0.01 for 3000 steps, keeps the averaged weights on the way (step 0: the principal
+Trains `two-layer-lite` at lmbda 0.01 for 1000 steps, keeps the averaged weights on the way (step 0: the principal
 components that training starts from), and decomposes each on every fourth crop of `analysis/kodak_gaps.py`, as that
 does the shipped models, with half as many temperatures. `--snapshots` takes those of a run of yours, as
 `python -m rdgap.training ... --snapshots` keeps them. Writes `tables/gaps_along_training.csv`, one row per snapshot and
@@ -39,7 +39,7 @@ from rdgap.zoo import read_codec, shipped_recipe
 
 BEGIN = "<!-- gaps along training: python analysis/gaps_along_training.py -->"
 END = "<!-- end of gaps along training -->"
-MODEL, LMBDA, STEPS = "two-layer-lite", 0.01, (0, 100, 300, 1000, 3000)
+MODEL, LMBDA, STEPS = "two-layer-lite", 0.01, (0, 60, 180, 500, 1000)
 TEMPERATURES = 50
 STRIDE = 4  # kodim01, 05, 09, 13, 17, 21
 RUN = ROOT / "out" / "gaps_along_training"

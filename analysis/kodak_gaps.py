@@ -136,9 +136,10 @@ def _summarise(out: Path, codecs: Sequence[tuple[str, float]], temperatures: int
 def _bases(gaps: pd.DataFrame) -> dict[str, str]:
     """Return what the chains of each row started from; rows of before it was two bases have fewer chains."""
     said = {}
-    for (lmbda, chains), rows in gaps.groupby(["lmbda", "chains"]):
-        base = "half the fitted Gaussian, half the widened one" if chains == CHAINS else "the fitted Gaussian"
-        said[f"{len(rows)} rows at lmbda {lmbda:g}, {chains} chains"] = base
+    for lmbda, of_lmbda in gaps.groupby("lmbda"):
+        for chains, rows in of_lmbda.groupby("chains"):
+            base = "half the fitted Gaussian, half the widened one" if chains == CHAINS else "the fitted Gaussian"
+            said[f"{len(rows)} rows at lmbda {lmbda}, {chains} chains"] = base
     return said
 
 

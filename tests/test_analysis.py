@@ -443,7 +443,7 @@ def test_readme_shows_what_the_tables_say_of_the_claims() -> None:
     assert claims.markdown(table) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_claims_are_judged_by_their_intervals(tmp_path: Path) -> None:
+def test_claims_are_judged_by_their_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claims = script("claims")
     labels = {"reference": "a-lite", "reference_macs_per_pixel": 1.0, "variant_macs_per_pixel": 1.0, "lmbdas": 3}
     labels |= {"images": 24, "quality_low": 28.0, "quality_high": 35.0}
@@ -457,7 +457,8 @@ def test_claims_are_judged_by_their_intervals(tmp_path: Path) -> None:
         write("two layers for one", "synthesis", "two-layer-lite", low, high)
         assert claims.two_layers(tmp_path)[0] is verdict
     write_table(tmp_path / "complexity.csv", pd.read_csv(TABLES / "complexity.csv"), COMPLEXITY)
-    for low, high, verdict in ((8.0, 13.0, True), (20.0, 30.0, False)):
+    for low, high, alike, verdict in ((8.0, 13.0, 3.0, True), (20.0, 30.0, 3.0, False), (8.0, 13.0, -1.0, False)):
+        monkeypatch.setattr(claims, "trained_alike", lambda *_, percent=alike: percent)
         write("cheap hyper synthesis", "hyper_synthesis", "jpeg-like-hyper-lite", low, high)
         holds, here = claims.hyper_synthesis(tmp_path)
         assert holds is verdict
@@ -475,6 +476,18 @@ def test_claims_are_judged_by_their_intervals(tmp_path: Path) -> None:
     assert holds
     assert "L -4.0 % [-5.0, -3.0] at lmbda 0.0025, L +4.0 % [+3.0, +5.0] at lmbda 0.04" in here
     assert "elic-xs-lite" in here
+
+
+def test_models_trained_alike_must_have_had_as_many_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = script("claims")
+    monkeypatch.setattr(claims, "TRAINED_ALIKE", tmp_path / "alike")
+    monkeypatch.setattr(claims, "model_directory", lambda: tmp_path)
+    (tmp_path / "alike").mkdir()
+    for path, cost, steps in (("alike/a-0.01.csv", 2.0, 10), ("b-0.01.csv", 2.1, 10), ("c-0.01.csv", 2.1, 20)):
+        (tmp_path / path).write_text(f"step,validation_lagrangian_bpp\n5,9.0\n{steps},{cost}\n", encoding="utf-8")
+    assert claims.trained_alike("a", "b", 0.01) == pytest.approx(5.0)
+    with pytest.raises(ValueError, match="must have had as many steps"):
+        claims.trained_alike("a", "c", 0.01)
 
 
 def test_ablations_are_differences_of_the_measured_costs(tmp_path: Path) -> None:

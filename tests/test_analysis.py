@@ -183,7 +183,7 @@ def test_coding_experiment_goes_on_where_it_was(coded_kodak: ModuleType, trials:
     table = read_table(path, CODED)
     assert list(table["image"]) == ["kodim01", "kodim02"]
     assert list(table["latents_differing_old_cpu"].notna()) == [True, False]
-    assert "| jpeg-like-lite | 1 | 2 |" in coded_kodak.markdown(table)
+    assert f"| {table['model'].iloc[0]} | 1 | 2 |" in coded_kodak.markdown(table)
     changed = table.assign(bits_coded=table["bits_coded"] + 8)
     write_table(path, changed, CODED)
     images = sorted((trials.folder / "images").iterdir())[:2]
@@ -282,11 +282,10 @@ def test_annealing_lowers_the_cost_of_every_crop_under_every_model(sga_kodak: Mo
     means = table.groupby("model")["saving_percent"].mean()
     said = (
         f"L falls on each of the {len(table)} crops, by {table['saving_percent'].min():.1f} % at least and "
-        f"{table['saving_percent'].mean():.1f} % on average: {means['two-layer-lite']:.1f} % for `two-layer-lite` and "
-        f"`mean-scale-lite` alike, {means['jpeg-like-lite']:.1f} % for `jpeg-like-lite`"
+        f"{table['saving_percent'].mean():.1f} % on average: {means['two-layer-lite']:.1f} % for `two-layer-lite`, "
+        f"{means['mean-scale-lite']:.1f} % for `mean-scale-lite`, {means['jpeg-like-lite']:.1f} % for `jpeg-like-lite`"
     )
     assert said in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"{means['mean-scale-lite']:.1f}" == f"{means['two-layer-lite']:.1f}"
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from rdgap._files import replacing
 from rdgap.bdrate import bd_rate, published_curve
 from rdgap.schemas import ABLATIONS, ABLATIONS_LAGRANGIAN, COMPLEXITY, CURVATURE, ENCODED
 from rdgap.tables import Schema, read_table
+from rdgap.training.results import read_log
 from rdgap.zoo import model_directory, weights_name
 
 BEGIN, END = "<!-- claims: python analysis/claims.py -->", "<!-- end of claims -->"
@@ -125,7 +126,7 @@ def trained_alike(model: str, variant: str, lmbda: float) -> float:
     and has as many steps.
     """
     last = {
-        name: pd.read_csv(folder / f"{weights_name(name, lmbda)}.csv").iloc[-1]
+        name: read_log(folder / f"{weights_name(name, lmbda)}.csv")[-1]
         for name, folder in ((model, TRAINED_ALIKE), (variant, model_directory()))
     }
     if last[model]["step"] != last[variant]["step"]:

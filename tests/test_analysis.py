@@ -27,6 +27,7 @@ from rdgap.schemas import (
     RECIPE_STEPS,
 )
 from rdgap.tables import read_table, write_table
+from rdgap.training.results import LOG_COLUMNS
 from rdgap.zoo import model_directory, shipped_recipe, trained_models
 from tests._data import data_folder
 from tests._scripts import Trials, every_experiment, script
@@ -286,6 +287,7 @@ def test_annealing_lowers_the_cost_of_every_crop_under_every_model(sga_kodak: Mo
         f"{means['mean-scale-lite']:.1f} % for `mean-scale-lite`, {means['jpeg-like-lite']:.1f} % for `jpeg-like-lite`"
     )
     assert said in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert abs(means["mean-scale-lite"] - means["two-layer-lite"]) < 0.1  # alike, as figures/README.md says
 
 
 @pytest.fixture(scope="module")
@@ -483,7 +485,11 @@ def test_models_trained_alike_must_have_had_as_many_steps(tmp_path: Path, monkey
     monkeypatch.setattr(claims, "model_directory", lambda: tmp_path)
     (tmp_path / "alike").mkdir()
     for path, cost, steps in (("alike/a-0.01.csv", 2.0, 10), ("b-0.01.csv", 2.1, 10), ("c-0.01.csv", 2.1, 20)):
-        (tmp_path / path).write_text(f"step,validation_lagrangian_bpp\n5,9.0\n{steps},{cost}\n", encoding="utf-8")
+        rows = [
+            dict.fromkeys(LOG_COLUMNS, 0.0) | {"step": step, "validation_lagrangian_bpp": bpp}
+            for step, bpp in ((5, 9.0), (steps, cost))
+        ]
+        pd.DataFrame(rows).to_csv(tmp_path / path, index=False)
     assert claims.trained_alike("a", "b", 0.01) == pytest.approx(5.0)
     with pytest.raises(ValueError, match="must have had as many steps"):
         claims.trained_alike("a", "c", 0.01)

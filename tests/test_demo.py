@@ -10,10 +10,7 @@ import pytest
 import torch
 
 from rdgap import demo
-from rdgap.zoo import trained_models
 from tests._recipes import tiny_codec
-
-pytestmark = pytest.mark.skipif(not trained_models(), reason="no trained model is there")
 
 
 def test_models_without_weights_at_some_lmbda_have_a_dash_there(

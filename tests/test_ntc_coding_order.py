@@ -20,7 +20,7 @@ from rdgap.ntc.quantization import Quantization
 from rdgap.objective import cost, reconstruct
 from rdgap.recipes import Recipe, build_codec
 from rdgap.training.initialization import initialize_principal
-from rdgap.training.schedule import parameter_groups
+from rdgap.training.schedule import learning_rate_factor, parameter_groups
 from rdgap.zoo import model_directory, shipped_recipe
 from tests._recipes import random_images, shaken, tiny_codec
 from tests._training import smooth_images
@@ -362,8 +362,10 @@ def test_a_small_recipe_starts_well_and_learns_one_batch(name: str) -> None:
     start = objective(codec, batch, lmbda).item()
     assert start < 0.5 * random
     groups = parameter_groups(plan, codec)
-    optimizer = torch.optim.Adam([{**group, "lr": plan.learning_rate * group["scale"]} for group in groups])
-    for _ in range(30):
+    optimizer = torch.optim.Adam(groups)
+    for step in range(30):
+        for group in optimizer.param_groups:
+            group["lr"] = plan.learning_rate * learning_rate_factor(plan, step, 30) * group["scale"]
         optimizer.zero_grad()
         objective(codec, batch, lmbda).backward()
         torch.nn.utils.clip_grad_norm_(codec.parameters(), plan.gradient_clip)

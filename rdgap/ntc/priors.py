@@ -39,6 +39,7 @@ class DeepFactorized(nn.Module):
 
     def __init__(self, channels: int, filters: tuple[int, ...] = (3, 3), init_scale: float = 10.0) -> None:
         super().__init__()
+        self.initial_deviation = init_scale * math.pi / math.sqrt(3)  # the density starts as a logistic one
         widths = (1, *filters, 1)
         scale = init_scale ** (1 / (len(widths) - 1))
         self.matrices, self.biases, self.factors = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
@@ -69,6 +70,12 @@ class DeepFactorized(nn.Module):
             functional.logsigmoid(upper) + functional.logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
         )
         return log_density.reshape(latents.transpose(0, 1).shape).transpose(0, 1)
+
+    @torch.no_grad()
+    def stretch(self, gain: Tensor) -> None:
+        """Make the densities `gain` times as wide before the convolution, in place; (channels,) or a scalar."""
+        matrix = self.matrices[0]
+        matrix.copy_(torch.log(torch.expm1(functional.softplus(matrix) / gain.reshape(-1, 1, 1))))
 
     @torch.no_grad()
     def quantiles(self, logits: Tensor) -> Tensor:
@@ -277,6 +284,13 @@ class Head(NamedTuple):
     outputs: slice
     channels: slice
     quantity: Quantity
+
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        """Return the kernels and biases of the output channels, to be changed in place."""
+        layer = self.layer
+        assert layer.bias is not None
+        weight = layer.weight if isinstance(layer, nn.Conv2d) else layer.weight.transpose(0, 1)
+        return weight[self.outputs], layer.bias[self.outputs]
 
 
 class Hyperprior(Prior):

@@ -11,6 +11,7 @@ from .. import _cli
 from . import processes
 from .data import split
 from .grid import read_named_recipe, train_grid
+from .initialization import PARTS
 from .loop import train
 
 
@@ -66,6 +67,9 @@ def _add_common(arguments: argparse.ArgumentParser) -> None:
         "--init-from", type=Path, help="weights (.safetensors) of another lmbda or architecture to start from"
     )
     arguments.add_argument(
+        "--afresh", choices=PARTS, nargs="+", default=(), help="parts not to be taken from --init-from"
+    )
+    arguments.add_argument(
         "--validate-every", type=_cli.positive_int, default=1000, help="steps between validations (default: 1000)"
     )
     _cli.add_device(arguments)
@@ -85,6 +89,7 @@ def _train(options: argparse.Namespace) -> None:
         device=_cli.device(options.device),
         bf16=options.bf16,
         init_from=options.init_from,
+        afresh=options.afresh,
         minutes=options.minutes,
         validate_every=options.validate_every,
         snapshots=options.snapshots,

@@ -104,6 +104,8 @@ def _arguments(options: argparse.Namespace, job: _Job) -> list[str]:
         arguments += ["--validation", *map(str, options.validation)]
     if options.init_from:
         arguments += ["--init-from", str(options.init_from)]
+    if options.afresh:
+        arguments += ["--afresh", *options.afresh]
     if options.steps:
         arguments += ["--steps", str(options.steps)]
     if options.bf16:

@@ -7,29 +7,33 @@ codec ends, instead of spending its first hours on finding that.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..ntc.codec import NTCCodec
 from ..ntc.layers import Attention, ResidualBottleneck
-from ..ntc.priors import LARGEST_SCALE, SMALLEST_SCALE, FactorizedPrior, Head, Hyperprior, last_layer
+from ..ntc.priors import FactorizedPrior, Hyperprior, last_layer
 from ..ntc.transforms import TwoLayerSynthesis
+from ._linear import bias_of, blocks_of, fit_outputs, least_squares, pixels_of
+from .hyper_initialization import start_hyperprior
 
-_HYPER_DEVIATION = 1.0  # of `z` at the start
+PARTS = ("analysis", "synthesis", "prior")
 _FEATURE_SCALE = 0.3  # keeps the features where GDN, which starts at 1 + 0.1 |x|, is nearly linear
+_TURNS = 40  # of the basis of the latents
+_PARTS = 4  # that training blocks are divided into, one for each turn
 
 
 @torch.no_grad()
 def initialize_principal(codec: NTCCodec, images: Tensor, lmbda: float, parts: set[str]) -> None:
     """Set the named parts of a codec from training images, in place.
 
-    Each strided convolution of the analysis becomes the principal components of the blocks that it sees; the layers of
-    the synthesis are least-squares fits back to the blocks, one after the other; residual branches between them start
-    weak; the latents are scaled so that a step of one costs what is best at high rate,
-    `step^2 / 12 = 3 / (2 lmbda ln 2)` on the 0..255 scale; and the hyperprior starts at each channel's mean and
-    deviation.
+    Each strided convolution of the analysis becomes the principal components of the blocks that it sees, the last one
+    turned so that few of its outputs matter at a time; the layers of the synthesis are least-squares fits back to the
+    blocks, one after the other; residual branches between them start weak; the latents are scaled so that a step of
+    one costs what is best at high rate, `step^2 / 12 = 3 / (2 lmbda ln 2)` on the 0..255 scale; and the hyperprior
+    starts with side information that is worth its bits (`start_hyperprior`).
 
     Args:
         codec: Changed in place.
@@ -49,35 +53,13 @@ def initialize_principal(codec: NTCCodec, images: Tensor, lmbda: float, parts: s
         if part in parts:
             _quieten(transform)
     if "analysis" in parts:
-        _fit_analysis(codec.analysis, images - 0.5)
+        _fit_analysis(codec.analysis, images - 0.5, lmbda)
         _scale_latents(codec.analysis, images - 0.5, lmbda)
     y = codec.analysis(images - 0.5)
     if "synthesis" in parts:
         _fit_synthesis(codec.synthesis, y, images - 0.5)
     if "prior" in parts and isinstance(codec.prior, Hyperprior):
-        _start_hyperprior(codec.prior, y)
-
-
-def _start_hyperprior(prior: Hyperprior, y: Tensor) -> None:
-    """Let `z` see all channels of `y` and spread over several integers, and predict each channel's moments.
-
-    A `z` that rounds to zero everywhere would tell the hyper synthesis nothing, hence stay so for ever.
-    """
-    heads = prior.heads()
-    mean = y.mean(dim=(0, 2, 3)) * any(head.quantity == "mean" for head in heads)
-    deviation = (y - mean[:, None, None]).square().mean(dim=(0, 2, 3)).sqrt().clamp(SMALLEST_SCALE, LARGEST_SCALE)
-    for layer, inputs, channels in prior.readers():
-        layer.weight[:, inputs].div_(deviation[channels].sqrt()[:, None, None])
-    z, _ = prior.infer(y)
-    gain = _HYPER_DEVIATION / z.std(dim=(0, 2, 3)).clamp(min=1e-3)
-    last = last_layer(prior.hyper_analysis)
-    last.weight.mul_(gain[:, None, None, None])
-    _bias(last).copy_((_bias(last) - z.mean(dim=(0, 2, 3))) * gain)
-    starts = {"mean": mean, "log-scale": deviation.log(), "correction": torch.zeros_like(mean)}
-    for head in heads:
-        weight, bias = _outputs(head)
-        weight.mul_(0.1)
-        bias.copy_(starts[head.quantity][head.channels])
+        start_hyperprior(codec.prior, y)
 
 
 def _quieten(transform: nn.Module) -> None:
@@ -89,20 +71,24 @@ def _quieten(transform: nn.Module) -> None:
         if isinstance(block, ResidualBottleneck | Attention):
             last = last_layer(block.branch if isinstance(block, ResidualBottleneck) else block.mask)
             last.weight.mul_(0.01)
-            _bias(last).mul_(0.01)
+            bias_of(last).mul_(0.01)
 
 
-def _fit_analysis(analysis: nn.Module, features: Tensor) -> None:
+def _fit_analysis(analysis: nn.Module, features: Tensor, lmbda: float) -> None:
+    strided = [layer for layer in analysis.children() if isinstance(layer, nn.Conv2d) and layer.stride[0] > 1]
     known = features.shape[1]  # channels that hold principal components; the others keep weak random weights
     for layer in analysis.children():
         if isinstance(layer, nn.Conv2d) and layer.stride[0] > 1:
             stride, padding = layer.stride[0], int(layer.padding[0])
-            blocks = _blocks(features[:, :known], stride)
+            blocks = blocks_of(features[:, :known], stride)
             mean = blocks.mean(0)
             _, vectors = torch.linalg.eigh((blocks - mean).T.double() @ (blocks - mean).double())
             count = min(layer.out_channels, vectors.shape[1])
+            basis = vectors.T.flip(0).to(features.dtype)
+            if layer is strided[-1]:
+                basis = sparse_basis(blocks - mean, basis, _FEATURE_SCALE * _step(lmbda))
             scale = 1.0 if features.shape[1] > 3 else _FEATURE_SCALE
-            kernels = scale * vectors.T.flip(0)[:count].to(features.dtype)
+            kernels = scale * basis[:count]
             layer.weight.mul_(_FEATURE_SCALE)
             layer.weight[:count, :known] = 0
             inner = slice(padding, padding + stride)
@@ -114,12 +100,40 @@ def _fit_analysis(analysis: nn.Module, features: Tensor) -> None:
         features = layer(features)
 
 
+@torch.no_grad()
+def sparse_basis(vectors: Tensor, basis: Tensor, step: float) -> Tensor:
+    """Turn an orthonormal basis so that few coefficients matter; rows by how much of the vectors they then carry.
+
+    Principal components spread an edge over all of them. Alternately the coefficients above a threshold are kept and
+    the basis is turned to give them back as well as it can (a sparse orthonormal transform: Sezer, Guleryuz &
+    Altunbasak, 2015); the threshold falls from 1.6 quantization steps to about half of one.
+
+    Args:
+        vectors: (number, dimensions).
+        basis: To start from, (dimensions, dimensions).
+        step: Quantization step of coefficients.
+    """
+    for iteration in range(_TURNS):
+        part = vectors[iteration % _PARTS :: _PARTS]
+        coefficients = part @ basis.T
+        threshold = step * (1.6 - 1.05 * iteration / _TURNS)
+        left, _, right = torch.linalg.svd((coefficients * (coefficients.abs() > threshold)).T @ part)
+        basis = left @ right
+    coefficients = vectors @ basis.T
+    carried = (coefficients.square() * (coefficients.abs() > step / 2)).sum(0)
+    return basis[carried.argsort(descending=True)]
+
+
+def _step(lmbda: float) -> float:
+    """Return the quantization step that is best at high rate, `step^2 / 12 = 3 / (2 lmbda ln 2)` for values 0..255."""
+    return math.sqrt(18 / (lmbda * math.log(2))) / 255
+
+
 def _scale_latents(analysis: nn.Module, images: Tensor, lmbda: float) -> None:
     last = _convolutions(analysis)[-1]
     y = analysis(images)
-    kernels = _least_squares(_pixels(y), _blocks(images, images.shape[-1] // y.shape[-1]))[:-1]
-    step = math.sqrt(18 / (lmbda * math.log(2))) / 255
-    gain = kernels.norm(dim=1) / step
+    kernels = least_squares(pixels_of(y), blocks_of(images, images.shape[-1] // y.shape[-1]))[:-1]
+    gain = kernels.norm(dim=1) / _step(lmbda)
     last.weight.mul_(gain[:, None, None, None])
     if last.bias is not None:
         last.bias.mul_(gain)
@@ -135,7 +149,7 @@ def _fit_synthesis(synthesis: nn.Module, y: Tensor, images: Tensor) -> None:
             _fit_layer(synthesis.conv_res, y, target)
             # The activated path starts at half the way, the residual one carries what it leaves.
             synthesis.conv1.weight.copy_(0.5 * synthesis.conv_res.weight)
-            _bias(synthesis.conv1).copy_(0.5 * _bias(synthesis.conv_res))
+            bias_of(synthesis.conv1).copy_(0.5 * bias_of(synthesis.conv_res))
             _fit_layer(synthesis.conv_res, y, target - synthesis.activation(synthesis.conv1(y)))
             hidden = synthesis.activation(synthesis.conv1(y)) + synthesis.conv_res(y)
             _fit_layer(synthesis.conv2, hidden, images)
@@ -156,7 +170,7 @@ def _fit_synthesis(synthesis: nn.Module, y: Tensor, images: Tensor) -> None:
 
 def _principal_features(features: Tensor, stride: int, channels: int) -> Tensor:
     """Return the first principal components of the blocks of `features`, at most `channels` of them, as a map."""
-    blocks = _blocks(features, stride)
+    blocks = blocks_of(features, stride)
     _, vectors = torch.linalg.eigh(blocks.T.double() @ blocks.double())
     scale = 1.0 if features.shape[1] > 3 else _FEATURE_SCALE
     components = scale * blocks @ vectors.flip(1)[:, :channels].to(blocks.dtype)
@@ -169,54 +183,18 @@ def _fit_layer(layer: nn.ConvTranspose2d, features: Tensor, target: Tensor) -> N
 
     Channels beyond those of the target keep a tenth of their random weights, so that training can use them.
     """
-    stride, padding = layer.stride[0], int(layer.padding[0])
-    channels = target.shape[1]
-    solution = _least_squares(_pixels(features), _blocks(target, stride))
-    kernels, offset = solution[:-1], solution[-1]
-    inner = slice(padding, padding + stride)
     layer.weight.mul_(0.1)
-    layer.weight[:, :channels] = 0
-    layer.weight[:, :channels, inner, inner] = kernels.reshape(-1, channels, stride, stride)
-    bias = _bias(layer)
-    bias.zero_()
-    bias[:channels] = offset.reshape(channels, -1).mean(1)
-
-
-def _least_squares(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the affine map, the offset as its last row, in float64 with a slight ridge."""
-    design = torch.cat([inputs, torch.ones_like(inputs[:, :1])], 1).double()
-    gram = design.T @ design
-    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(gram + ridge, design.T @ targets.double()).to(inputs.dtype)
-
-
-def _blocks(features: Tensor, stride: int) -> Tensor:
-    """Cut (batch, channels, height, width) into vectors (number, channels * stride * stride), row by row."""
-    return functional.pixel_unshuffle(features, stride).permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def _pixels(features: Tensor) -> Tensor:
-    return features.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def _outputs(head: Head) -> tuple[Tensor, Tensor]:
-    """Return the kernels and biases of a head's output channels, to be changed in place."""
-    weight = head.layer.weight if isinstance(head.layer, nn.Conv2d) else head.layer.weight.transpose(0, 1)
-    return weight[head.outputs], _bias(head.layer)[head.outputs]
+    bias_of(layer).zero_()
+    fit_outputs(layer, slice(0, target.shape[1]), features, target)
 
 
 def _convolutions(transform: nn.Module) -> list[nn.Conv2d | nn.ConvTranspose2d]:
     return [layer for layer in transform.children() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
 
 
-def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
-    assert layer.bias is not None  # only the last layer of Balle's analysis has none
-    return layer.bias
-
-
 @torch.no_grad()
-def take_weights(codec: NTCCodec, source: NTCCodec) -> tuple[set[str], set[str]]:
-    """Take analysis, synthesis and prior of another codec as far as their shapes agree.
+def take_weights(codec: NTCCodec, source: NTCCodec, parts: Collection[str] = PARTS) -> tuple[set[str], set[str]]:
+    """Take parts, all by default, of another codec as far as their shapes agree.
 
     Each part is taken whole or not at all: half of a transform computes nothing.
 
@@ -224,13 +202,13 @@ def take_weights(codec: NTCCodec, source: NTCCodec) -> tuple[set[str], set[str]]
         The parts that were taken, and those that were not.
     """
     taken = set()
-    for part in ("analysis", "synthesis", "prior"):
+    for part in parts:
         here, there = getattr(codec, part), getattr(source, part)
         shapes = [{name: value.shape for name, value in module.state_dict().items()} for module in (here, there)]
         if shapes[0] == shapes[1] and type(here) is type(there):
             here.load_state_dict(there.state_dict())
             taken.add(part)
-    return taken, {"analysis", "synthesis", "prior"} - taken
+    return taken, set(PARTS) - taken
 
 
 @torch.no_grad()
@@ -255,13 +233,12 @@ def rescale_latents(codec: NTCCodec, gain: float) -> bool:
     for layer in entrances:
         layer.weight.div_(gain)
     if isinstance(codec.prior, FactorizedPrior):
-        matrix = codec.prior.density.matrices[0]
-        matrix.copy_(torch.log(torch.expm1(functional.softplus(matrix) / gain)))
+        codec.prior.density.stretch(torch.tensor(gain))
     if isinstance(codec.prior, Hyperprior):
         for layer, inputs, _ in codec.prior.readers():
             layer.weight[:, inputs].div_(gain)
     for head in heads:
-        weight, bias = _outputs(head)
+        weight, bias = head.parameters()
         if head.quantity == "mean":
             weight.mul_(gain)
             bias.mul_(gain)

@@ -26,7 +26,7 @@ from ..recipes import Recipe, build_codec
 from ..zoo import read_codec, weights_name, write_codec
 from . import checkpoint, processes
 from .data import HeldOut, TrainingCrops, check_apart, fingerprint, seeded
-from .initialization import initialize_principal, rescale_latents, take_weights
+from .initialization import PARTS, initialize_principal, rescale_latents, take_weights
 from .results import Files, add_to_log, code_version, logged_validation, start_log, store, write_card
 from .schedule import average_decay, learning_rate_factor, lmbda_boost, parameter_groups
 from .validation import Validation, validate
@@ -68,6 +68,7 @@ def train(
     device: torch.device | str = "cpu",
     bf16: bool = False,
     init_from: Path | None = None,
+    afresh: Collection[str] = (),
     minutes: float | None = None,
     validate_every: int = 1000,
     snapshots: Collection[int] = (),
@@ -90,6 +91,7 @@ def train(
         device: Where to train.
         bf16: Run the transforms under bfloat16 autocast.
         init_from: Weights to start from; what fits is taken, the latents are rescaled to the new lmbda.
+        afresh: Parts, of "analysis", "synthesis" and "prior", not to be taken from `init_from`.
         minutes: Time for the whole call, from reading the images to the last validation. When it is up the run stops
             with a checkpoint, to be resumed by the same call.
         validate_every: Steps between rows of the log, each with validation and checkpoint.
@@ -103,6 +105,10 @@ def train(
     began = time.monotonic()
     steps = recipe.training.steps if steps is None else steps
     _check(lmbda=lmbda, seed=seed, steps=steps, minutes=minutes, validate_every=validate_every)
+    if unknown := set(afresh) - set(PARTS):
+        raise ValueError(f"`afresh` must name parts out of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}.")
+    if afresh and init_from is None:
+        raise ValueError("`afresh` must come with `init_from`: without it all parts start afresh.")
     if not validation_images:
         raise ValueError("`validation_images` must hold at least one image, got none.")
     check_apart(images, validation_images)
@@ -119,6 +125,7 @@ def train(
         "bf16": bf16,
         "init_from": init_from.name if init_from else None,
         "init_from_sha256": sha256(init_from) if init_from else None,
+        "afresh": sorted(afresh),
         "validate_every": validate_every,
     }
     is_first = fabric.is_global_zero
@@ -191,7 +198,9 @@ class _Run:
         self.bf16: bool = configuration["bf16"]
         self.crops, self.held_out = crops, held_out
         self.fabric, self.part = fabric, part
-        codec, said = _initial_codec(recipe, crops, self.lmbda, self.seed, source, fabric.is_global_zero)
+        codec, said = _initial_codec(
+            recipe, crops, self.lmbda, self.seed, source, configuration["afresh"], fabric.is_global_zero
+        )
         weights, self.start = fabric.broadcast((codec.state_dict(), said))
         codec.load_state_dict(weights)
         self.codec = codec.to(self.fabric.device)
@@ -386,6 +395,7 @@ def _initial_codec(
     lmbda: float,
     seed: int,
     source: tuple[Path, NTCCodec] | None,
+    afresh: Collection[str],
     is_first: bool,
 ) -> tuple[NTCCodec, str]:
     """Return the codec at step 0 and a sentence about where its weights come from; both count in the first process."""
@@ -394,12 +404,12 @@ def _initial_codec(
         codec = build_codec(recipe)
     if not is_first:
         return codec, ""
-    fresh, said = {"analysis", "synthesis", "prior"}, "starts afresh"
+    fresh, said = set(PARTS), "starts afresh"
     if source is not None:
         path, other = source
         gain = math.sqrt(lmbda / other.lmbda)
         rescaled = rescale_latents(other, gain)
-        taken, fresh = take_weights(codec, other)
+        taken, fresh = take_weights(codec, other, set(PARTS) - set(afresh))
         said = f"took {_names(taken)} from {path.name}"
         said += f", latents times {gain:.3g}" if rescaled else ", latents not rescaled"
         said += f"; {_names(fresh)} starts afresh" if fresh else ""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 
-from rdgap._files import sha256, write_text
+from rdgap._files import replacing, sha256, write_json, write_text
 from rdgap.training.results import code_version
 from rdgap.zoo import model_directory, trained_lmbdas, trained_models, weights_name
 
@@ -58,6 +60,36 @@ def provenance(command: str, *, images: Sequence[Path] = (), weights: Iterable[P
     if files := list(weights):
         known["weights_sha256"] = {path.stem: sha256(path) for path in files}
     return known | {"torch": torch.__version__, "python": sys.version.split()[0], "machine": platform.machine()}
+
+
+def forget_other_weights(record: Path, tables: Iterable[Path]) -> None:
+    """Drop rows of models whose weights have changed since they were measured, and note the present weights.
+
+    Args:
+        record: Provenance, whose `weights_sha256` says what was measured; where it is missing nothing is dropped.
+        tables: With columns `model` and `lmbda`; all other entries are kept to the digit.
+    """
+    if not record.exists():
+        return
+    known = json.loads(record.read_text(encoding="utf-8"))
+    hashes = {(model, lmbda): sha256(weights_of(model, lmbda)) for model, lmbda in every_model()}
+    measured = known["weights_sha256"]
+    changed = {pair for pair, present in hashes.items() if measured.get(weights_name(*pair), present) != present}
+    if not changed:
+        return
+    for table in filter(Path.exists, tables):
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+        is_kept = [
+            (model, float(lmbda or "nan")) not in changed
+            for model, lmbda in zip(rows["model"], rows["lmbda"], strict=True)
+        ]
+        if not any(is_kept):
+            table.unlink()
+        elif not all(is_kept):
+            with replacing(table) as temporary:
+                rows.loc[is_kept].to_csv(temporary, index=False, lineterminator="\n")
+    now = {weights_name(*pair): hashes[pair] for pair in changed}
+    write_json(record, known | {"weights_sha256": measured | now})
 
 
 def fill_readme(begin: str, end: str, text: str, *, tables: Path) -> None:

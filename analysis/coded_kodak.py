@@ -4,6 +4,7 @@
     python analysis/coded_kodak.py                     # only sums up the committed table again
 
 Writes `tables/coded_kodak.csv` with provenance beside it, and the block between the markers in the top-level README.
+Rows of weights that have changed are measured again.
 Every image is encoded with one thread and decoded with two, and the other way round. Every eighth image is also
 decoded in a process that is kept from the vector instructions of this CPU, AVX-512 and bfloat16 among them.
 """
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _experiment import check_smoke, every_model, fill_readme, parser, provenance, weights_of
+from _experiment import check_smoke, every_model, fill_readme, forget_other_weights, parser, provenance, weights_of
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -68,6 +69,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _measure_missing(path: Path, images: Sequence[Path], models: Sequence[tuple[str, float]]) -> None:
     """Measure what is not in the table yet; every finished row is kept at once."""
+    forget_other_weights(path.with_suffix(".json"), [path])
     rows = read_table(path, CODED).to_dict("records") if path.exists() else []
     done = {tuple(row[key] for key in KEYS) for row in rows}
     jobs = [(image, *model) for image, model in product(images, models)]

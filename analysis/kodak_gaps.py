@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _experiment import check_smoke, fill_readme, parser, weights_of
+from _experiment import check_smoke, fill_readme, forget_other_weights, parser, weights_of
 
 from rdgap import _cli, _files
 from rdgap.gaps import report
@@ -98,6 +98,8 @@ def _tables(options: argparse.Namespace) -> None:
         ordered = product(paths, lmbdas, models)  # stopped early, it has measured all models on the same crops
         return [job_of(model, lmbda, path, temperatures, fit_steps) for path, lmbda, model in ordered]
 
+    kinds = ("kodak_gaps", "kodak_gaps_doubled", "kodak_gaps_bidirectional")
+    forget_other_weights(out / "kodak_gaps.json", [out / f"{kind}.csv" for kind in kinds])
     with ProcessPoolExecutor(options.jobs) as executor:
         for name, work, schema, listed in (
             (

@@ -31,7 +31,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from _experiment import ROOT, check_smoke, fill_readme, parser
+from _experiment import ROOT, check_smoke, fill_readme, forget_other_weights, parser
 from torch import Tensor, nn
 
 from rdgap import _cli, _files
@@ -81,6 +81,8 @@ def _tables(options: argparse.Namespace) -> None:
     device = _cli.device(options.device)
     paths = image_paths([options.images])
     models = list_models()
+    kinds = ("", "_paths", "_geometry")
+    forget_other_weights(out / "latent_curvature.json", [out / f"latent_curvature{kind}.csv" for kind in kinds])
     crops, number, geometry_pairs = POINTS, PAIRS, GEOMETRY_PAIRS
     if options.smoke:
         models, crops, number, geometry_pairs = [models[0], models[-1]], {16: 5}, 2, 1

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from _experiment import check_smoke, every_model, fill_readme, parser, provenance, weights_of
+from _experiment import check_smoke, every_model, fill_readme, forget_other_weights, parser, provenance, weights_of
 
 from rdgap import _cli, _jobs
 from rdgap._files import sha256, write_json
@@ -27,7 +27,7 @@ from rdgap.encoding.__main__ import means
 from rdgap.encoding.jobs import Job, measure, settings_of
 from rdgap.images import image_paths
 from rdgap.schemas import ENCODED
-from rdgap.tables import read_table, write_table
+from rdgap.tables import read_table
 from rdgap.zoo import weights_name
 
 BEGIN, END = "<!-- sga table: python analysis/sga_kodak.py -->", "<!-- end of sga table -->"
@@ -53,6 +53,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _measure(table: Path, options: argparse.Namespace) -> None:
+    forget_other_weights(table.with_suffix(".json"), [table])
     paths = image_paths([options.images])
     paths = paths[:2] if options.smoke else paths[::STRIDE]
     crop = 32 if options.smoke else CROP
@@ -64,7 +65,6 @@ def _measure(table: Path, options: argparse.Namespace) -> None:
     pairs = every_model()
     pairs.sort(key=lambda pair: abs(math.log(pair[1] / 0.01)))  # stopped early, it has measured every model
     for model, lmbda in pairs[: 1 if options.smoke else None]:
-        _forget_other_weights(table, model, lmbda)
         _jobs.complete(
             _jobs.kept_rows(table, settings_of(encoder) | {"crop": crop}, ENCODED),
             [model],
@@ -79,22 +79,6 @@ def _measure(table: Path, options: argparse.Namespace) -> None:
             description=f"{model} {lmbda:g}",
         )
         _write_provenance(table, model, lmbda, paths)
-
-
-def _forget_other_weights(table: Path, model: str, lmbda: float) -> None:
-    """Drop rows that were measured with weights other than those that are there now."""
-    record = table.with_suffix(".json")
-    if not (table.exists() and record.exists()):
-        return
-    known = json.loads(record.read_text(encoding="utf-8"))["weights_sha256"]
-    rows = read_table(table, ENCODED)
-    others = rows.loc[~((rows["model"] == model) & (rows["lmbda"] == lmbda)), :]
-    if len(others) == len(rows) or known.get(weights_name(model, lmbda)) == sha256(weights_of(model, lmbda)):
-        return
-    if others.empty:
-        table.unlink()
-    else:
-        write_table(table, others, ENCODED)
 
 
 def _write_provenance(table: Path, model: str, lmbda: float, paths: Sequence[Path]) -> None:

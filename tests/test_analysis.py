@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from rdgap._files import sha256
 from rdgap.bdrate import codec_grids, published_curve, shipped_anchor_path
 from rdgap.complexity import count
 from rdgap.schemas import (
@@ -126,6 +127,33 @@ def test_new_weights_in_the_zoo_are_found_without_a_change_here(
     monkeypatch.setattr(experiment, "trained_lmbdas", lambda name: [0.01, 0.08] if name == "two-layer" else [0.04])
     found = [("factorized-lite", 0.04), ("two-layer", 0.01), ("two-layer", 0.08)]
     assert kodak.every_model() == found
+
+
+def test_rows_of_changed_weights_are_dropped_and_the_others_kept_to_the_digit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = script("_experiment")
+    for name in ("a-lite-0.01", "a-lite-0.04"):
+        (tmp_path / f"{name}.safetensors").write_text(name)
+    monkeypatch.setattr(experiment, "model_directory", lambda: tmp_path)
+    monkeypatch.setattr(experiment, "every_model", lambda: [("a-lite", 0.01), ("a-lite", 0.04)])
+    hashes = {name: sha256(tmp_path / f"{name}.safetensors") for name in ("a-lite-0.01", "a-lite-0.04")}
+    record, table, other = (tmp_path / name for name in ("t.json", "t.csv", "other.csv"))
+    record.write_text(json.dumps({"command": "x", "weights_sha256": hashes | {"control": "1"}}))
+    text = "model,lmbda,bits\na-lite,0.010,1.50\na-lite,0.04,2e3\ncontrol,,7.0\n"
+    table.write_text(text)
+    experiment.forget_other_weights(record, [table, tmp_path / "missing.csv"])
+    assert table.read_text() == text
+    (tmp_path / "a-lite-0.01.safetensors").write_text("trained anew")
+    other.write_text("model,lmbda\na-lite,0.01\n")
+    experiment.forget_other_weights(record, [table, other])
+    assert table.read_text() == "model,lmbda,bits\na-lite,0.04,2e3\ncontrol,,7.0\n"
+    assert not other.exists()
+    noted = json.loads(record.read_text())["weights_sha256"]
+    assert noted == hashes | {"a-lite-0.01": sha256(tmp_path / "a-lite-0.01.safetensors"), "control": "1"}
+    table.write_text(text)  # measured with the present weights: kept
+    experiment.forget_other_weights(record, [table])
+    assert table.read_text() == text
 
 
 def test_a_trial_run_may_not_overwrite_the_real_tables(kodak: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -437,6 +437,25 @@ def test_another_architecture_gives_what_fits_and_says_the_rest(photographs, tmp
     assert stored["synthesis.0.weight"].shape != source["synthesis.conv1.weight"].shape
 
 
+def test_parts_start_afresh_where_that_is_asked_for(photographs, tmp_path, finished, capsys):
+    asked = {"init_from": finished.weights, "afresh": ["prior"], "steps": 1, "minutes": 1e-9}
+    result = run(photographs, tmp_path, **asked)
+    assert (
+        "took analysis and synthesis from tiny-0.01.safetensors, latents times 1; prior starts afresh, "
+        "from principal components" in capsys.readouterr().out
+    )
+    here, there = read_codec(result.weights), read_codec(finished.weights)
+    image = read_image(photographs[0])[None]
+    torch.testing.assert_close(here.infer(image)[1], there.infer(image)[1], rtol=0.02, atol=0.1)
+    assert (here.infer(image)[0] - there.infer(image)[0]).abs().max() > 0.1
+    with pytest.raises(ValueError, match=r"another run \(`afresh` was \['prior'\], now \[\]\)"):
+        run(photographs, tmp_path, **asked | {"afresh": []})
+    with pytest.raises(ValueError, match="`afresh` must name parts out of analysis, synthesis, prior, got decoder"):
+        run(photographs, tmp_path / "other", **asked | {"afresh": ["decoder"]})
+    with pytest.raises(ValueError, match="`afresh` must come with `init_from`"):
+        run(photographs, tmp_path / "other", afresh=["prior"])
+
+
 def test_weights_to_start_from_are_known_by_their_content(photographs, tmp_path, finished):
     source = tmp_path / "source.safetensors"
     shutil.copy(finished.weights, source)

@@ -19,7 +19,7 @@ from ..ntc.transforms import TwoLayerSynthesis
 from ._linear import bias_of, blocks_of, fit_outputs, least_squares, pixels_of
 from .hyper_initialization import start_hyperprior
 
-PARTS = ("analysis", "synthesis", "prior")
+PARTS: tuple[str, ...] = ("analysis", "synthesis", "prior")
 _FEATURE_SCALE = 0.3  # keeps the features where GDN, which starts at 1 + 0.1 |x|, is nearly linear
 _TURNS = 40  # of the basis of the latents
 _PARTS = 4  # that training blocks are divided into, one for each turn

@@ -50,7 +50,7 @@ def draw() -> Figure:
 def _draw_sga(axes: Axes, encoded: pd.DataFrame) -> None:
     """Draw the rate that iterative encoding saves each codec over its own encoder, at equal PSNR."""
     for model, rows in encoded.groupby("model"):
-        if rows["lmbda"].nunique() < 2:  # a point, not a curve
+        if len(set(rows["lmbda"])) < 2:  # a point, not a curve
             continue
         curves = [_curve(rows, f"{kind}bits", f"{kind}mse") for kind in ("encoder_", "")]
         draw_curve(

@@ -47,6 +47,7 @@ LMBDAS = (0.01, 0.0025, 0.04)
 CROP, SEED = 64, 0
 CHAINS, TEMPERATURES, FIT_STEPS = 8, 100, 300
 SIMULATED = 6  # crops per model
+KINDS = ("", "_doubled", "_bidirectional")  # of tables of one row per crop
 
 
 def job_of(model: str, lmbda: float, image: Path, temperatures: int, fit_steps: int) -> Job:
@@ -98,8 +99,7 @@ def _tables(options: argparse.Namespace) -> None:
         ordered = product(paths, lmbdas, models)  # stopped early, it has measured all models on the same crops
         return [job_of(model, lmbda, path, temperatures, fit_steps) for path, lmbda, model in ordered]
 
-    kinds = ("kodak_gaps", "kodak_gaps_doubled", "kodak_gaps_bidirectional")
-    forget_other_weights(out / "kodak_gaps.json", [out / f"{kind}.csv" for kind in kinds])
+    forget_other_weights(out / "kodak_gaps.json", [out / f"kodak_gaps{kind}.csv" for kind in KINDS])
     with ProcessPoolExecutor(options.jobs) as executor:
         for name, work, schema, listed in (
             (
@@ -169,8 +169,7 @@ def markdown(tables: Path) -> str:
         interval = ", ".join(f"{bound:+.4f}" for bound in bounds)
         lines.append(f"| {BASELINE} less {other} | {row['lmbda']:g} | {difference:+.4f} | [{interval}] |")
     keys = ["model", "lmbda", "image"]
-    kinds = ("", "_doubled", "_bidirectional")
-    single, doubled, sides = (pd.read_csv(tables / f"kodak_gaps{kind}.csv") for kind in kinds)
+    single, doubled, sides = (pd.read_csv(tables / f"kodak_gaps{kind}.csv") for kind in KINDS)
     both = single.merge(doubled, on=keys, suffixes=("", "_doubled"))
     lines += ["", "| bpp at lmbda 0.01: mean, largest | twice the temperatures | upper less lower bound |"]
     lines += ["| --- | --- | --- |"]

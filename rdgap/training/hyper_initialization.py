@@ -28,6 +28,7 @@ _MAGNITUDE_GAIN = 4.0  # hyper latents per unit of pooled magnitude, in deviatio
 _LEAST_DEVIATION = 0.5  # of hyper latents: smaller ones are rounded away
 _SMALLEST_RESIDUAL = 0.03
 _BOX = (0, 0, 0.5, 0.5, 0)  # of a 5x5 convolution of stride 2: the average of two entries
+_SIGNS = torch.tensor([1.0, -1.0])  # of a value that passes ReLUs, one for each
 _TENT = (0, 0.25, 0.75, 0.75, 0.25)  # of a transposed one: the line between the middles of two entries
 
 
@@ -49,9 +50,10 @@ def start_hyperprior(prior: Hyperprior, y: Tensor) -> None:
         layer.weight[:, inputs].div_(deviation[channels].sqrt()[:, None, None])
     seen = y.abs() if isinstance(prior, ScaleHyperprior) else y
     used = _start_hyper_analysis(prior, seen, mean)
-    z = torch.round(prior.infer(y)[0])
+    z, _ = prior.infer(y)
+    prior.density.stretch(z.std(dim=(0, 2, 3)).clamp(min=_LEAST_DEVIATION / 3) / prior.density.initial_deviation)
     if isinstance(prior, MeanScaleHyperprior | ScaleHyperprior):
-        _fit_hyper_synthesis(prior, z, y, used)
+        _fit_hyper_synthesis(prior, torch.round(z), y, used)
         return
     starts = {"mean": mean, "log-scale": deviation.log(), "correction": torch.zeros_like(mean)}
     for head in heads:
@@ -72,12 +74,11 @@ def _start_hyper_analysis(prior: Hyperprior, y: Tensor, mean: Tensor) -> int:
     for layer in (first, second, third):
         bias_of(layer).zero_()
     middle = tuple(size // 2 for size in first.kernel_size)
-    signs = torch.tensor([1.0, -1.0])
     for row, channel in enumerate(torch.cat([smooth, strong])):
         pair = slice(2 * row, 2 * row + 2)  # a ReLU for each sign
         first.weight[pair] = 0
-        first.weight[pair, channel, middle[0], middle[1]] = signs / unit[channel]
-        bias_of(first)[pair] = -signs * mean[channel] / unit[channel]
+        first.weight[pair, channel, middle[0], middle[1]] = _SIGNS / unit[channel]
+        bias_of(first)[pair] = -_SIGNS * mean[channel] / unit[channel]
     box = _kernel(_BOX)
     values, magnitudes = 2 * len(smooth), len(strong)
     second.weight[: values + magnitudes] = 0
@@ -95,64 +96,61 @@ def _start_hyper_analysis(prior: Hyperprior, y: Tensor, mean: Tensor) -> int:
     third.weight[:used] = 0
     for row, channel in enumerate(smooth):
         # A step of one about as wide as what the average leaves unsaid.
-        third.weight[row, 2 * row : 2 * row + 2] = signs[:, None, None] * box / left[channel]
+        third.weight[row, 2 * row : 2 * row + 2] = _SIGNS[:, None, None] * box / left[channel]
     rows = slice(len(smooth), used)
     third.weight[rows, values : values + magnitudes] = _MAGNITUDE_GAIN * components[:, :, None, None] * box
     bias_of(third)[rows] = -_MAGNITUDE_GAIN * components @ about
-    z, _ = prior.infer(y)
-    prior.density.stretch(z.std(dim=(0, 2, 3)).clamp(min=_LEAST_DEVIATION / 3) / prior.density.initial_deviation)
     return used
 
 
 def _smooth_channels(normal: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
     """Return the channels whose averages save the most bits, most first, and what deviation averages leave in each."""
     averages = functional.interpolate(functional.avg_pool2d(normal, 4), scale_factor=4, mode="bilinear")
-    total = normal.square().sum(dim=(0, 2, 3))
-    product = (averages * normal).sum(dim=(0, 2, 3))
-    left = total - product.square() / averages.square().sum(dim=(0, 2, 3)).clamp(min=1e-12)
-    entries = normal[:, 0].numel()
+    total = normal.square().mean(dim=(0, 2, 3))
+    product = (averages * normal).mean(dim=(0, 2, 3))
+    left = total - product.square() / averages.square().mean(dim=(0, 2, 3)).clamp(min=1e-12)
     noise = 1 / (12 * unit.square())
-    gain_bits = 0.5 * torch.log2((total / entries + noise) / (left / entries + noise))
+    gain_bits = 0.5 * torch.log2((total + noise) / (left + noise))
     order = gain_bits.argsort(descending=True)
-    return order[gain_bits[order] > _LEAST_GAIN_BITS], (left / entries).clamp(min=1e-6).sqrt()
+    return order[gain_bits[order] > _LEAST_GAIN_BITS], left.clamp(min=1e-6).sqrt()
 
 
 def _fit_hyper_synthesis(prior: MeanScaleHyperprior | ScaleHyperprior, z: Tensor, y: Tensor, used: int) -> None:
     """Interpolate the used hyper latents and fit means and logarithms of scales to all features, in place."""
-    *inner, last = (layer for layer in prior.hyper_synthesis if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))
+    *inner, _ = (layer for layer in prior.hyper_synthesis if isinstance(layer, nn.ConvTranspose2d | nn.Conv2d))
     if inner:
         _interpolate(cast(list[nn.ConvTranspose2d], inner), used)
     features = z
     for layer in list(prior.hyper_synthesis)[:-1]:
         features = layer(features)
-    predicts_means = isinstance(prior, MeanScaleHyperprior)
     # Strong where a handful of samples would be followed by as many weights.
     ridge = features.shape[1] / features[:, 0].numel()
     residual = y
-    if predicts_means:
-        last.weight.zero_()
-        fit_outputs(last, slice(0, y.shape[1]), features, y, ridge)
-        residual = y - last(features)[:, : y.shape[1]]
-    rows = slice(last.out_channels - y.shape[1], last.out_channels)
-    fit_outputs(last, rows, features, residual.abs().clamp(min=_SMALLEST_RESIDUAL).log(), ridge)
-    # The logarithm's mean lies below that of the deviation; this offset makes the standardized residual's variance one.
-    log_scale = last(features)[:, rows]
-    bias_of(last)[rows] += 0.5 * (residual / log_scale.exp()).square().mean(dim=(0, 2, 3)).log()
+    for layer, outputs, _, quantity in prior.heads():  # means come first
+        if quantity == "mean":
+            fit_outputs(layer, outputs, features, y, ridge)
+            residual = y - layer(features)[:, outputs]
+            continue
+        fit_outputs(layer, outputs, features, residual.abs().clamp(min=_SMALLEST_RESIDUAL).log(), ridge)
+        # The logarithm's mean lies below that of the deviation; now the standardized residual has variance one.
+        log_scale = layer(features)[:, outputs]
+        bias_of(layer)[outputs] += 0.5 * (residual / log_scale.exp()).square().mean(dim=(0, 2, 3)).log()
 
 
 def _interpolate(layers: list[nn.ConvTranspose2d], used: int) -> None:
     """Let each layer draw lines between the used inputs, a ReLU for each sign, as far as its width goes."""
-    tent = _kernel(_TENT)
+    count = min(used, *(layer.out_channels // 2 for layer in layers))
+    tents = _SIGNS[:, None, None] * _kernel(_TENT)
     for index, layer in enumerate(layers):
-        count = min(used, *(each.out_channels // 2 for each in layers))
         layer.weight.mul_(0.3)
         bias_of(layer).zero_()
         layer.weight[:, : 2 * count] = 0
         for row in range(count):
-            sources = [(row, 1.0)] if index == 0 else [(2 * row, 1.0), (2 * row + 1, -1.0)]
-            for source, sign in sources:
-                layer.weight[source, 2 * row] = sign * tent
-                layer.weight[source, 2 * row + 1] = -sign * tent
+            pair = slice(2 * row, 2 * row + 2)
+            if index == 0:
+                layer.weight[row, pair] = tents
+            else:
+                layer.weight[pair, pair] = _SIGNS[:, None, None, None] * tents
 
 
 def _kernel(profile: tuple[float, ...]) -> Tensor:

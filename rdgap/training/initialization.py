@@ -22,7 +22,7 @@ from .hyper_initialization import start_hyperprior
 PARTS: tuple[str, ...] = ("analysis", "synthesis", "prior")
 _FEATURE_SCALE = 0.3  # keeps the features where GDN, which starts at 1 + 0.1 |x|, is nearly linear
 _TURNS = 40  # of the basis of the latents
-_PARTS = 4  # that training blocks are divided into, one for each turn
+_SHARES = 4  # that training blocks are divided into, one for each turn
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def _quieten(transform: nn.Module) -> None:
 
 
 def _fit_analysis(analysis: nn.Module, features: Tensor, lmbda: float) -> None:
-    strided = [layer for layer in analysis.children() if isinstance(layer, nn.Conv2d) and layer.stride[0] > 1]
+    last = _convolutions(analysis)[-1]
     known = features.shape[1]  # channels that hold principal components; the others keep weak random weights
     for layer in analysis.children():
         if isinstance(layer, nn.Conv2d) and layer.stride[0] > 1:
@@ -85,7 +85,7 @@ def _fit_analysis(analysis: nn.Module, features: Tensor, lmbda: float) -> None:
             _, vectors = torch.linalg.eigh((blocks - mean).T.double() @ (blocks - mean).double())
             count = min(layer.out_channels, vectors.shape[1])
             basis = vectors.T.flip(0).to(features.dtype)
-            if layer is strided[-1]:
+            if layer is last:
                 basis = sparse_basis(blocks - mean, basis, _FEATURE_SCALE * _step(lmbda))
             scale = 1.0 if features.shape[1] > 3 else _FEATURE_SCALE
             kernels = scale * basis[:count]
@@ -114,7 +114,7 @@ def sparse_basis(vectors: Tensor, basis: Tensor, step: float) -> Tensor:
         step: Quantization step of coefficients.
     """
     for iteration in range(_TURNS):
-        part = vectors[iteration % _PARTS :: _PARTS]
+        part = vectors[iteration % _SHARES :: _SHARES]
         coefficients = part @ basis.T
         threshold = step * (1.6 - 1.05 * iteration / _TURNS)
         left, _, right = torch.linalg.svd((coefficients * (coefficients.abs() > threshold)).T @ part)

@@ -105,10 +105,7 @@ def train(
     began = time.monotonic()
     steps = recipe.training.steps if steps is None else steps
     _check(lmbda=lmbda, seed=seed, steps=steps, minutes=minutes, validate_every=validate_every)
-    if unknown := set(afresh) - set(PARTS):
-        raise ValueError(f"`afresh` must name parts out of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}.")
-    if afresh and init_from is None:
-        raise ValueError("`afresh` must come with `init_from`: without it all parts start afresh.")
+    _check_afresh(afresh, init_from)
     if not validation_images:
         raise ValueError("`validation_images` must hold at least one image, got none.")
     check_apart(images, validation_images)
@@ -358,6 +355,13 @@ def _check(*, lmbda: float, seed: int, steps: int, minutes: float | None, valida
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
     if minutes is not None and not minutes > 0:
         raise ValueError(f"`minutes` must be positive, got {minutes}.")
+
+
+def _check_afresh(afresh: Collection[str], init_from: Path | None) -> None:
+    if unknown := set(afresh) - set(PARTS):
+        raise ValueError(f"`afresh` must name parts out of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}.")
+    if afresh and init_from is None:
+        raise ValueError("`afresh` must come with `init_from`: without it all parts start afresh.")
 
 
 def _finished_before(files: Files, configuration: dict[str, Any], sources: str) -> TrainingResult | None:

@@ -89,6 +89,13 @@ def device(name: str | torch.device) -> torch.device:
     return chosen
 
 
+def note_slow_bf16(bf16: bool, device: torch.device) -> None:
+    """Say so where `--bf16` makes a run slower: on an x86 CPU that has to take bfloat16 apart into float32."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # of torch 2.13 on
+    if bf16 and device.type == "cpu" and capabilities.get("avx512_bf16") is False:
+        print("note: this CPU has no instructions for bfloat16; without --bf16 it is faster", file=sys.stderr)
+
+
 def add_cluster(arguments: argparse.ArgumentParser) -> None:
     """Add `--cluster`, read by `executor`."""
     arguments.add_argument(

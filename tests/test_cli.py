@@ -103,3 +103,11 @@ def test_devices():
     assert _cli.device("auto").type in ("cpu", "cuda")
     with pytest.raises(ValueError, match="`--device` must name a device of this machine, got 'tpu9'"):
         _cli.device("tpu9")
+
+
+@pytest.mark.parametrize(("bf16", "device", "has_it", "said"), [(True, "cpu", False, True), (True, "cpu", True, False),
+                         (True, "cuda", False, False), (False, "cpu", False, False)])  # fmt: skip
+def test_says_where_bfloat16_is_slower(bf16, device, has_it, said, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_it}, raising=False)
+    _cli.note_slow_bf16(bf16, torch.device(device))
+    assert ("bfloat16" in capsys.readouterr().err) == said

@@ -74,7 +74,7 @@ def _body(options: argparse.Namespace) -> None:
         if options.cluster:
             codecs[model, lmbda] = codec
     if not options.cluster:
-        _cli.device(options.device)
+        _cli.note_slow_bf16(options.bf16, _cli.device(options.device))
     kept = _jobs.kept_rows(options.csv, settings, ENCODED)
     if options.out:
         kept = _with_streams(kept, options.out)

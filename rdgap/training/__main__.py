@@ -62,7 +62,9 @@ def _add_common(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--out", type=Path, required=True, help="folder of weights, logs, cards and checkpoints")
     arguments.add_argument("--steps", type=_cli.positive_int, help="instead of the recipe's")
     arguments.add_argument("--minutes", type=_cli.positive_float, help="time for everything; the same command resumes")
-    arguments.add_argument("--bf16", action="store_true", help="transforms in bfloat16: about twice as fast")
+    arguments.add_argument(
+        "--bf16", action="store_true", help="transforms in bfloat16: about twice as fast where the processor has it"
+    )
     arguments.add_argument(
         "--init-from", type=Path, help="weights (.safetensors) of another lmbda or architecture to start from"
     )
@@ -78,6 +80,8 @@ def _add_common(arguments: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     images, held_out = split(options.images, options.validation)
+    device = _cli.device(options.device)
+    _cli.note_slow_bf16(options.bf16, device)
     result = train(
         read_named_recipe(options.recipe),
         images=images,
@@ -86,7 +90,7 @@ def _train(options: argparse.Namespace) -> None:
         out=options.out,
         seed=options.seed,
         steps=options.steps,
-        device=_cli.device(options.device),
+        device=device,
         bf16=options.bf16,
         init_from=options.init_from,
         afresh=options.afresh,

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 from _experiment import ROOT, check_smoke, fill_readme, parser, provenance
 from kodak_gaps import FIT_STEPS, gaps_of, job_of
 from safetensors import safe_open
@@ -105,7 +106,7 @@ def _snapshots(options: argparse.Namespace) -> dict[int, Path]:
         out=options.out,
         steps=steps[-1],
         snapshots=steps,
-        bf16=True,
+        bf16=not _cli.is_slow_in_bf16(torch.device("cpu")),
         validate_every=500,
     )
     return _of_one_run([snapshot_path(trained.weights, step) for step in steps])
@@ -150,7 +151,7 @@ def _measure(table: Path, snapshots: Mapping[int, Path], paths: Sequence[Path], 
     frames = [read_table(table, GAPS_ALONG_TRAINING)] if table.exists() else []
     done = {key for frame in frames for key in zip(frame["step"], frame["image"], strict=True)}
     jobs = {
-        job_of(str(snapshot), codec.lmbda, path, **settings): step
+        job_of(str(snapshot), codec.lmbda, (path,), **settings): step
         for path in paths  # stopped early, it has measured all steps on the same crops
         for step, snapshot in snapshots.items()
         if (step, path.stem) not in done

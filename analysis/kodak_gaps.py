@@ -20,8 +20,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -30,14 +31,13 @@ import pandas as pd
 import torch
 from _experiment import check_smoke, fill_readme, forget_other_weights, parser, weights_of
 
-from rdgap import _cli, _files
+from rdgap import _cli, _files, _jobs
 from rdgap.gaps import report
 from rdgap.gaps.ais import LEAPFROG_STEPS, TARGET_ACCEPTANCE
 from rdgap.gaps.jobs import Job, Settings, measure, measure_both_sides
 from rdgap.images import image_paths
-from rdgap.parallel import map_images
 from rdgap.schemas import BOTH_SIDES, GAPS
-from rdgap.tables import Schema, read_table, write_table
+from rdgap.tables import read_table
 from rdgap.zoo import weights_name
 
 BEGIN, END = "<!-- gaps table: python analysis/kodak_gaps.py -->", "<!-- end of gaps table -->"
@@ -50,8 +50,8 @@ SIMULATED = 6  # crops per model
 KINDS = ("", "_doubled", "_bidirectional")  # of tables of one row per crop
 
 
-def job_of(model: str, lmbda: float, image: Path, temperatures: int, fit_steps: int) -> Job:
-    """One model at one lmbda on one image, in a job of its own, so that no measurement depends on another."""
+def job_of(model: str, lmbda: float, paths: tuple[Path, ...], *, temperatures: int, fit_steps: int) -> Job:
+    """What to measure of one model at one lmbda; one image at a time, so that no measurement depends on another."""
     settings = Settings(
         crop=CROP,
         seed=SEED,
@@ -62,9 +62,9 @@ def job_of(model: str, lmbda: float, image: Path, temperatures: int, fit_steps: 
         fit_steps=fit_steps,
         samples=64,
         batch=16,
-        bf16=True,
+        bf16=not _cli.is_slow_in_bf16(torch.device("cpu")),  # of slopes alone; each row says what it was
     )
-    return Job(model=model, lmbda=lmbda, paths=(image,), settings=settings, device="cpu")
+    return Job(model=model, lmbda=lmbda, paths=paths, settings=settings, device="cpu")
 
 
 def gaps_of(job: Job) -> pd.DataFrame:
@@ -95,24 +95,26 @@ def _tables(options: argparse.Namespace) -> None:
     if options.smoke:
         paths, models, lmbdas, temperatures, fit_steps = paths[:2], MODELS[:1], LMBDAS[:1], 3, 10
 
-    def wanted(lmbdas: Sequence[float], paths: Sequence[Path], temperatures: int) -> list[Job]:
-        ordered = product(paths, lmbdas, models)  # stopped early, it has measured all models on the same crops
-        return [job_of(model, lmbda, path, temperatures, fit_steps) for path, lmbda, model in ordered]
-
     forget_other_weights(out / "kodak_gaps.json", [out / f"kodak_gaps{kind}.csv" for kind in KINDS])
     with ProcessPoolExecutor(options.jobs) as executor:
-        for name, work, schema, listed in (
-            (
-                "kodak_gaps_bidirectional",
-                both_sides_of,
-                BOTH_SIDES,
-                wanted(lmbdas[:1], paths[:SIMULATED], temperatures),
-            ),
-            ("kodak_gaps", gaps_of, GAPS, wanted(lmbdas[:1], paths, temperatures)),
-            ("kodak_gaps_doubled", gaps_of, GAPS, wanted(lmbdas[:1], paths, 2 * temperatures)),
-            ("kodak_gaps", gaps_of, GAPS, wanted(lmbdas, paths, temperatures)),
+        for kind, work, schema, lmbdas_of_kind, images, temperatures_of_kind in (
+            ("_bidirectional", both_sides_of, BOTH_SIDES, lmbdas[:1], paths[:SIMULATED], temperatures),
+            ("", gaps_of, GAPS, lmbdas, paths, temperatures),
+            ("_doubled", gaps_of, GAPS, lmbdas[:1], paths, 2 * temperatures),
         ):
-            _complete(out / f"{name}.csv", work, schema, listed, executor)
+            table = out / f"kodak_gaps{kind}.csv"
+            _jobs.complete(
+                read_table(table, schema, growing=True) if table.exists() else None,
+                models,
+                lmbdas_of_kind,
+                [(path,) for path in images],
+                partial(job_of, temperatures=temperatures_of_kind, fit_steps=fit_steps),
+                work,
+                executor=executor,
+                schema=schema,
+                file=table,
+                description=table.stem,
+            )
     _summarise(out, list(product(models, lmbdas)), temperatures, fit_steps)
     fill_readme(BEGIN, END, markdown(out), tables=out)
     print(f"tables in {out}")
@@ -127,22 +129,12 @@ def _summarise(out: Path, codecs: Sequence[tuple[str, float]], temperatures: int
     provenance = {
         "command": "python analysis/kodak_gaps.py --images KODAK",
         "settings": {"crop": CROP, "seed": SEED, "chains": CHAINS, "temperatures": temperatures}
-        | {"fit_steps": fit_steps, "slopes": "bfloat16", "energies": "float32, summed in float64"},
+        | {"fit_steps": fit_steps, "energies": "float32, summed in float64"}
+        | {"base": "half the fitted Gaussian, half the widened one"},
         "weights_sha256": {weights_name(*codec): _files.sha256(weights_of(*codec)) for codec in codecs},
         "torch": torch.__version__,
-        "base": _bases(gaps),
     }
     _files.write_text(out / "kodak_gaps.json", json.dumps(provenance, indent=2) + "\n")
-
-
-def _bases(gaps: pd.DataFrame) -> dict[str, str]:
-    """Return what the chains of each row started from; rows of before it was two bases have fewer chains."""
-    said = {}
-    for lmbda, of_lmbda in gaps.groupby("lmbda"):
-        for chains, rows in of_lmbda.groupby("chains"):
-            base = "half the fitted Gaussian, half the widened one" if chains == CHAINS else "the fitted Gaussian"
-            said[f"{len(rows)} rows at lmbda {lmbda}, {chains} chains"] = base
-    return said
 
 
 def markdown(tables: Path) -> str:
@@ -182,22 +174,6 @@ def markdown(tables: Path) -> str:
             f"| {apart.mean():.4f}, {apart.max():.4f} ({len(apart)} simulated crops) |"
         )
     return "\n".join(lines)
-
-
-def _complete(
-    table: Path,
-    work: Callable[[Job], pd.DataFrame],
-    schema: Schema,
-    jobs: Sequence[Job],
-    executor: ProcessPoolExecutor,
-) -> None:
-    """Measure the jobs whose rows are not in the table yet; every finished row is kept at once."""
-    frames = [read_table(table, schema)] if table.exists() else []
-    done = {key for frame in frames for key in frame[["model", "lmbda", "image"]].itertuples(index=False, name=None)}
-    missing = [job for job in jobs if (job.model, job.lmbda, job.paths[0].stem) not in done]
-    for frame in map_images(work, missing, executor=executor, in_order=False, description=table.stem):
-        frames.append(frame)
-        write_table(table, pd.concat(frames), schema)
 
 
 if __name__ == "__main__":

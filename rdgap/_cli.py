@@ -89,10 +89,15 @@ def device(name: str | torch.device) -> torch.device:
     return chosen
 
 
+def is_slow_in_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is slower than float32: on an x86 CPU without instructions for it (seen by torch 2.13 on)."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and capabilities.get("avx512_bf16") is False
+
+
 def note_slow_bf16(bf16: bool, device: torch.device) -> None:
-    """Say so where `--bf16` makes a run slower: on an x86 CPU that has to take bfloat16 apart into float32."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # of torch 2.13 on
-    if bf16 and device.type == "cpu" and capabilities.get("avx512_bf16") is False:
+    """Say so where `--bf16` makes a run slower."""
+    if bf16 and is_slow_in_bf16(device):
         print("note: this CPU has no instructions for bfloat16; without --bf16 it is faster", file=sys.stderr)
 
 

@@ -76,11 +76,6 @@ def _measure_missing(path: Path, images: Sequence[Path], models: Sequence[tuple[
     missing = [job for job in jobs if (job[1], job[2], job[0].stem) not in done]
     if not missing:
         return
-    on_old_cpu = frozenset(images[::OLD_CPU_STRIDE])
-    with _old_cpu() as old_cpu:
-        for row in map_images(partial(_measure, old_cpu, on_old_cpu), missing, description="coding"):
-            rows.append({str(name): entry for name, entry in row.items()})
-            write_table(path, pd.DataFrame(rows), CODED)
     weights = [weights_of(*model) for model in models]
     origin = provenance("python analysis/coded_kodak.py --images KODAK", images=images, weights=weights)
     origin |= {
@@ -88,6 +83,11 @@ def _measure_missing(path: Path, images: Sequence[Path], models: Sequence[tuple[
         "old_cpu": OLD_CPU,
     }
     write_json(path.with_suffix(".json"), origin)
+    on_old_cpu = frozenset(images[::OLD_CPU_STRIDE])
+    with _old_cpu() as old_cpu:
+        for row in map_images(partial(_measure, old_cpu, on_old_cpu), missing, description="coding"):
+            rows.append({str(name): entry for name, entry in row.items()})
+            write_table(path, pd.DataFrame(rows), CODED)
 
 
 @contextmanager

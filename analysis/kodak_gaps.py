@@ -17,7 +17,6 @@ and the block between the markers in the top-level README.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -96,6 +95,7 @@ def _tables(options: argparse.Namespace) -> None:
         paths, models, lmbdas, temperatures, fit_steps = paths[:2], MODELS[:1], LMBDAS[:1], 3, 10
 
     forget_other_weights(out / "kodak_gaps.json", [out / f"kodak_gaps{kind}.csv" for kind in KINDS])
+    _write_provenance(out, list(product(models, lmbdas)), temperatures, fit_steps)
     with ProcessPoolExecutor(options.jobs) as executor:
         for kind, work, schema, lmbdas_of_kind, images, temperatures_of_kind in (
             ("_bidirectional", both_sides_of, BOTH_SIDES, lmbdas[:1], paths[:SIMULATED], temperatures),
@@ -115,17 +115,13 @@ def _tables(options: argparse.Namespace) -> None:
                 file=table,
                 description=table.stem,
             )
-    _summarise(out, list(product(models, lmbdas)), temperatures, fit_steps)
+    _summarise(out)
     fill_readme(BEGIN, END, markdown(out), tables=out)
     print(f"tables in {out}")
 
 
-def _summarise(out: Path, codecs: Sequence[tuple[str, float]], temperatures: int, fit_steps: int) -> None:
-    """Write means, differences and provenance of what is in the tables."""
-    gaps = read_table(out / "kodak_gaps.csv", GAPS)
-    for name, frame in (("means", report.means(gaps)), ("differences", report.differences(gaps))):
-        with _files.replacing(out / f"kodak_gaps_{name}.csv") as temporary:
-            frame.to_csv(temporary, index=False, lineterminator="\n")
+def _write_provenance(out: Path, codecs: Sequence[tuple[str, float]], temperatures: int, fit_steps: int) -> None:
+    """Say what rows are measured with, before they are: rows of other weights have gone by then."""
     provenance = {
         "command": "python analysis/kodak_gaps.py --images KODAK",
         "settings": {"crop": CROP, "seed": SEED, "chains": CHAINS, "temperatures": temperatures}
@@ -134,7 +130,15 @@ def _summarise(out: Path, codecs: Sequence[tuple[str, float]], temperatures: int
         "weights_sha256": {weights_name(*codec): _files.sha256(weights_of(*codec)) for codec in codecs},
         "torch": torch.__version__,
     }
-    _files.write_text(out / "kodak_gaps.json", json.dumps(provenance, indent=2) + "\n")
+    _files.write_json(out / "kodak_gaps.json", provenance)
+
+
+def _summarise(out: Path) -> None:
+    """Write means and differences of what is in the table."""
+    gaps = read_table(out / "kodak_gaps.csv", GAPS)
+    for name, frame in (("means", report.means(gaps)), ("differences", report.differences(gaps))):
+        with _files.replacing(out / f"kodak_gaps_{name}.csv") as temporary:
+            frame.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def markdown(tables: Path) -> str:

@@ -87,26 +87,6 @@ def _tables(options: argparse.Namespace) -> None:
     if options.smoke:
         models, crops, number, geometry_pairs = [models[0], models[-1]], {16: 5}, 2, 1
 
-    for crop, points in crops.items():
-        settings = Settings(rule="hermite", num_points=points, hyper="moving", geodesics=False, crop=crop, seed=SEED)
-        pairs = random_pairs(paths, number, crop=crop, seed=SEED)
-        for model, lmbda in models:
-            _add_lengths(out, model, lmbda, pairs, settings, device)
-    _sum_up(out, models, crops, number)
-    for model, lmbda in models:
-        if lmbda == GEOMETRY_LMBDA or model in CONTROLS_NAMES:
-            pairs = random_pairs(paths, geometry_pairs, crop=GEOMETRY_CROP, seed=SEED)
-            _add_geometry(out, model, lmbda, pairs, device)
-            _sum_up(out, models, crops, number)
-    print(f"tables in {out}")
-
-
-def _sum_up(out: Path, models: Sequence[tuple[str, float]], crops: dict[int, int], number: int) -> None:
-    """Write what follows from the tables: medians and ranges, provenance, and the block in the README."""
-    summary = summaries(read_table(out / "latent_curvature.csv", CURVATURE)).drop(
-        columns=["zeta_lower_median", "geodesics_converged"]
-    )
-    _write(out / "latent_curvature_summary.csv", summary)
     provenance = {
         "command": "python analysis/latent_curvature.py --images KODAK",
         "settings": {"pairs": number, "seed": SEED, "rule": "hermite", "points": {str(k): v for k, v in crops.items()}},
@@ -114,6 +94,27 @@ def _sum_up(out: Path, models: Sequence[tuple[str, float]], crops: dict[int, int
         "torch": torch.__version__,
     }
     _files.write_json(out / "latent_curvature.json", provenance)
+
+    for crop, points in crops.items():
+        settings = Settings(rule="hermite", num_points=points, hyper="moving", geodesics=False, crop=crop, seed=SEED)
+        pairs = random_pairs(paths, number, crop=crop, seed=SEED)
+        for model, lmbda in models:
+            _add_lengths(out, model, lmbda, pairs, settings, device)
+    _sum_up(out)
+    for model, lmbda in models:
+        if lmbda == GEOMETRY_LMBDA or model in CONTROLS_NAMES:
+            pairs = random_pairs(paths, geometry_pairs, crop=GEOMETRY_CROP, seed=SEED)
+            _add_geometry(out, model, lmbda, pairs, device)
+            _sum_up(out)
+    print(f"tables in {out}")
+
+
+def _sum_up(out: Path) -> None:
+    """Write what follows from the tables: medians and ranges, and the block in the README."""
+    summary = summaries(read_table(out / "latent_curvature.csv", CURVATURE)).drop(
+        columns=["zeta_lower_median", "geodesics_converged"]
+    )
+    _write(out / "latent_curvature_summary.csv", summary)
     fill_readme(BEGIN, END, markdown(out), tables=out)
 
 

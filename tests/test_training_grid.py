@@ -182,6 +182,7 @@ def test_a_grid_starts_each_recipe_at_each_lmbda_within_its_jobs(command, tmp_pa
         (["--jobs", "0"], "must be at least 1, got 0"),
         (["--images", "missing"], "No such image file or folder: missing"),
         (["--init-from", "missing.safetensors"], "there are no weights missing.safetensors"),
+        (["--afresh", "prior"], "`afresh` must come with `init_from`"),
     ],
 )
 def test_bad_input_of_a_grid_is_one_line_before_anything_is_trained(command, tmp_path, capsys, more, message):

@@ -22,6 +22,7 @@ from ..recipes import Recipe, read_recipe
 from ..zoo import read_codec, shipped_recipe, weights_name
 from . import processes
 from .data import split
+from .loop import check_afresh
 from .results import Files
 
 _NO_TIME = 0.01  # minutes for a training that begins when the budget is used up: it saves what there is
@@ -49,6 +50,7 @@ def train_grid(options: argparse.Namespace) -> None:
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
     waiting = _jobs(options)  # a mistake in the last recipe should not show after the first has been trained
     split(options.images, options.validation)
+    check_afresh(options.afresh, options.init_from)
     if options.init_from:
         read_codec(options.init_from)
     options.out.mkdir(parents=True, exist_ok=True)

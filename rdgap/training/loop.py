@@ -105,7 +105,7 @@ def train(
     began = time.monotonic()
     steps = recipe.training.steps if steps is None else steps
     _check(lmbda=lmbda, seed=seed, steps=steps, minutes=minutes, validate_every=validate_every)
-    _check_afresh(afresh, init_from)
+    check_afresh(afresh, init_from)
     if not validation_images:
         raise ValueError("`validation_images` must hold at least one image, got none.")
     check_apart(images, validation_images)
@@ -357,7 +357,8 @@ def _check(*, lmbda: float, seed: int, steps: int, minutes: float | None, valida
         raise ValueError(f"`minutes` must be positive, got {minutes}.")
 
 
-def _check_afresh(afresh: Collection[str], init_from: Path | None) -> None:
+def check_afresh(afresh: Collection[str], init_from: Path | None) -> None:
+    """Raise `ValueError` if parts are to start afresh that there are not, or without weights to take others from."""
     if unknown := set(afresh) - set(PARTS):
         raise ValueError(f"`afresh` must name parts out of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}.")
     if afresh and init_from is None:

@@ -122,13 +122,15 @@ def residual(tables: Path) -> tuple[bool, str]:
 def trained_alike(model: str, variant: str, lmbda: float) -> float:
     """Return by how many percent the held-out L of a variant is above that of a model trained as it was.
 
-    The control starts from the variant's weights, the part that differs afresh, as the variant did from the model's,
-    and has as many steps.
+    The control starts from trained weights, the part that differs afresh, and has as many steps, like the variant.
     """
-    last = {
-        name: read_log(folder / f"{weights_name(name, lmbda)}.csv")[-1]
+    logs = {
+        name: read_log(folder / f"{weights_name(name, lmbda)}.csv")
         for name, folder in ((model, TRAINED_ALIKE), (variant, model_directory()))
     }
+    if not logs[model]:
+        raise OutOfReachError(f"no {model} was trained as {variant} at lmbda {lmbda:g}")
+    last = {name: log[-1] for name, log in logs.items()}
     if last[model]["step"] != last[variant]["step"]:
         raise ValueError(f"{model} and {variant} must have had as many steps to be compared at lmbda {lmbda:g}.")
     cost = "validation_lagrangian_bpp"
@@ -182,16 +184,19 @@ def hyper_synthesis(tables: Path) -> tuple[bool, str]:
 
 def scaled_down(tables: Path) -> tuple[bool, str]:
     """Judge by L at the largest lmbda in common, of every baseline that is trained."""
-    found, missing = [], []
+    verdicts, said, missing = [], [], []
     for variant in ("cenic", "elic-xs"):
         try:
-            found.append((variant, _ends(tables, "scaled-down baseline", variant)))
+            low, high = _ends(tables, "scaled-down baseline", variant)
+            alike = trained_alike("two-layer-lite", f"{variant}-lite", high["lmbda"])
         except OutOfReachError as error:
             missing.append(str(error))
-    if not found:
+            continue
+        verdicts.append(high["change_low_percent"] > 0 and alike > ALIKE_MARGIN_PERCENT)
+        said.append(f"{variant}-lite: {_changes(low, high)}; trained alike at lmbda {high['lmbda']:g}: {alike:+.1f} %")
+    if not said:
         raise OutOfReachError("; ".join(missing))
-    here = "; ".join(f"{variant}: {_changes(*ends)}" for variant, ends in found)
-    return all(high["change_low_percent"] > 0 for _, (_, high) in found), "; ".join([here, *missing])
+    return all(verdicts), "; ".join(said + missing)
 
 
 def _read(tables: Path, name: str, schema: Schema) -> pd.DataFrame:

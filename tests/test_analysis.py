@@ -505,8 +505,10 @@ def test_claims_are_judged_by_their_intervals(tmp_path: Path, monkeypatch: pytes
         for lmbda, low in ((0.0025, -5.0), (0.04, 3.0))
     ]
     write_table(tmp_path / "ablations_lagrangian.csv", pd.DataFrame(rows), ABLATIONS_LAGRANGIAN)
-    holds, here = claims.scaled_down(tmp_path)
-    assert holds
+    for alike, verdict in ((-1.0, False), (3.0, True)):
+        monkeypatch.setattr(claims, "trained_alike", lambda *_, percent=alike: percent)
+        holds, here = claims.scaled_down(tmp_path)
+        assert holds is verdict
     assert "L -4.0 % [-5.0, -3.0] at lmbda 0.0025, L +4.0 % [+3.0, +5.0] at lmbda 0.04" in here
     assert "elic-xs-lite" in here
 
@@ -525,6 +527,8 @@ def test_models_trained_alike_must_have_had_as_many_steps(tmp_path: Path, monkey
     assert claims.trained_alike("a", "b", 0.01) == pytest.approx(5.0)
     with pytest.raises(ValueError, match="must have had as many steps"):
         claims.trained_alike("a", "c", 0.01)
+    with pytest.raises(claims.OutOfReachError, match="no c was trained as b at lmbda 0.01"):
+        claims.trained_alike("c", "b", 0.01)
 
 
 def test_ablations_are_differences_of_the_measured_costs(tmp_path: Path) -> None:

@@ -527,7 +527,7 @@ def test_models_trained_alike_must_have_had_as_many_steps(tmp_path: Path, monkey
     assert claims.trained_alike("a", "b", 0.01) == pytest.approx(5.0)
     with pytest.raises(ValueError, match="must have had as many steps"):
         claims.trained_alike("a", "c", 0.01)
-    with pytest.raises(claims.OutOfReachError, match="no c was trained as b at lmbda 0.01"):
+    with pytest.raises(claims.OutOfReachError, match="no c was trained as b at lmbda"):
         claims.trained_alike("c", "b", 0.01)
 
 

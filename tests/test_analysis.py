@@ -490,7 +490,7 @@ def test_claims_are_judged_by_their_intervals(tmp_path: Path, monkeypatch: pytes
         write("two layers for one", "synthesis", "two-layer-lite", low, high)
         assert claims.two_layers(tmp_path)[0] is verdict
     write_table(tmp_path / "complexity.csv", pd.read_csv(TABLES / "complexity.csv"), COMPLEXITY)
-    for low, high, alike, verdict in ((8.0, 13.0, 3.0, True), (20.0, 30.0, 3.0, False), (8.0, 13.0, -1.0, False)):
+    for low, high, alike, verdict in ((8.0, 13.0, 4.0, True), (20.0, 30.0, 4.0, False), (8.0, 13.0, 1.0, False)):
         monkeypatch.setattr(claims, "trained_alike", lambda *_, percent=alike: percent)
         write("cheap hyper synthesis", "hyper_synthesis", "jpeg-like-hyper-lite", low, high)
         holds, here = claims.hyper_synthesis(tmp_path)

@@ -110,9 +110,10 @@ def bpg_curve(averaging: Any = "mean quality") -> RDCurve:
     return codec_grids(read_table(shipped_anchor_path("bpg"), EVALUATION))["bpg"].averaged_curve(averaging)
 
 
-def measured_style(codec: str) -> dict[str, Any]:
-    """Return the look of a codec measured here."""
-    return {**look_of(codec), "label": codec, "zorder": 3}
+def measured_style(codec: str, points: int = 3) -> dict[str, Any]:
+    """Return the look of a codec measured here, without a line where it has too few points for a curve."""
+    line = {"linestyle": "none"} if points < 3 else {}
+    return {**look_of(codec), "label": codec, "zorder": 3, **line}
 
 
 def published_style(codec: str) -> dict[str, Any]:

@@ -17,7 +17,8 @@ def draw_savings(axes: Axes, grids: Iterable[CodecGrid], published: Iterable[str
     anchor = bpg_curve()
     axes.axhline(0.0, color="0.35", linewidth=0.8, label="BPG 4:4:4 (-m 8)")
     for grid in grids:
-        draw_curve(axes, anchor, grid.averaged_curve("mean quality"), measured_style(grid.codec))
+        curve = grid.averaged_curve("mean quality")
+        draw_curve(axes, anchor, curve, measured_style(grid.codec, len(curve.quality)))
     for codec in published:
         draw_curve(axes, anchor, published_curve(codec, "kodak"), published_style(codec))
     axes.set(xlabel="PSNR [dB], mean of 24", ylabel="Rate saved over BPG [%]")

@@ -37,7 +37,7 @@ def curves_on(dataset: str, measure: MeasureName) -> Figure:
     ours = measured_grids(dataset, measure)
     for codec, grid in ours.items():
         curve = grid.averaged_curve("mean distortion" if measure == "lpips" else "mean quality")
-        axes.plot(curve.rate_bpp, shown(curve.quality, measure), **measured_style(codec))
+        axes.plot(curve.rate_bpp, shown(curve.quality, measure), **measured_style(codec, len(curve.quality)))
     for codec in (code for code in PUBLISHED if code.startswith("paper/")):
         draw_published(axes, codec, dataset, measure)
     for codec in BASELINES.get((dataset, measure), ()):

@@ -17,11 +17,11 @@ from rdgap.schemas import EVALUATION
 
 def draw() -> Figure:
     """Draw mean PSNR over mean rate."""
-    figure = Figure(figsize=(COLUMN_WIDTH_INCHES, 3.4), layout="constrained")
+    figure = Figure(figsize=(COLUMN_WIDTH_INCHES, 4.4), layout="constrained")
     axes = figure.subplots()
     for codec, grid in measured_grids().items():
         curve = grid.averaged_curve("mean quality")
-        axes.plot(curve.rate_bpp, curve.quality, **measured_style(codec))
+        axes.plot(curve.rate_bpp, curve.quality, **measured_style(codec, len(curve.quality)))
     for codec in ("paper/2-layer_syn", "paper/JPEG-like_syn"):
         draw_published(axes, codec, "kodak")
     grids = codec_grids(read("kodak_conventional.csv", EVALUATION))
@@ -31,7 +31,7 @@ def draw() -> Figure:
         axes.plot(curve.rate_bpp, curve.quality, color=color, linestyle=CONVENTIONAL[codec], label=codec, linewidth=1.0)
     axes.set(xlim=(0, 1.8), ylim=(25.5, 38.5), xlabel="Rate [bpp], mean of 24", ylabel="PSNR [dB], mean of 24")
     tidy(axes)
-    axes.legend(frameon=False, loc="lower right", handlelength=2.2, labelspacing=0.3)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2, handlelength=2.2, labelspacing=0.3)
     return figure
 
 

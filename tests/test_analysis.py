@@ -202,7 +202,7 @@ def test_twice_the_temperatures_move_no_crop_by_a_hundredth_of_a_bit(kodak_gaps:
     keys = ["model", "lmbda", "image"]
     single, doubled = (pd.read_csv(TABLES / f"kodak_gaps{kind}.csv") for kind in ("", "_doubled"))
     both = single.merge(doubled, on=keys, suffixes=("", "_doubled"))
-    assert set(both["model"]) == set(kodak_gaps.MODELS)
+    assert set(zip(both["model"], both["lmbda"], strict=True)) >= {(model, 0.01) for model in kodak_gaps.MODELS}
     moved = (both["neg_log_gamma_upper_bpp_doubled"] - both["neg_log_gamma_upper_bpp"]).abs()
     assert moved.max() < 0.01
     assert moved.quantile(0.9) < 0.003

@@ -174,8 +174,8 @@ def markdown(tables: Path) -> str:
         of_codec, simulated = ((rows["lmbda"] == lmbda) & (rows["model"] == model) for rows in (both, sides))
         moved = both["neg_log_gamma_upper_bpp_doubled"] - both["neg_log_gamma_upper_bpp"]
         cells = (
-            _mean_and_largest(moved.loc[of_codec], "+.4f", "crops"),
-            _mean_and_largest(sides.loc[simulated, "bidirectional_gap_bpp"], ".4f", "simulated crops"),
+            _mean_and_largest(moved.loc[of_codec], "+.4f", "crop"),
+            _mean_and_largest(sides.loc[simulated, "bidirectional_gap_bpp"], ".4f", "simulated crop"),
         )
         lines.append(f"| {model} | {lmbda:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -186,7 +186,7 @@ def _mean_and_largest(column: pd.Series, digits: str, what: str) -> str:
     if not len(values):
         return ""
     largest = values[abs(values).argmax()]
-    return f"{values.mean():{digits}}, {largest:{digits}} ({len(values)} {what})"
+    return f"{values.mean():{digits}}, {largest:{digits}} ({len(values)} {what}{'s' if len(values) > 1 else ''})"
 
 
 if __name__ == "__main__":

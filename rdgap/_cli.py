@@ -90,7 +90,7 @@ def device(name: str | torch.device) -> torch.device:
 
 
 def is_slow_in_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is slower than float32: on an x86 CPU without instructions for it (seen by torch 2.13 on)."""
+    """Whether bfloat16 is slower than float32: on an x86 CPU without instructions for it, where torch can tell."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return device.type == "cpu" and capabilities.get("avx512_bf16") is False
 

@@ -80,8 +80,6 @@ def _add_common(arguments: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     images, held_out = split(options.images, options.validation)
-    device = _cli.device(options.device)
-    _cli.note_slow_bf16(options.bf16, device)
     result = train(
         read_named_recipe(options.recipe),
         images=images,
@@ -90,7 +88,7 @@ def _train(options: argparse.Namespace) -> None:
         out=options.out,
         seed=options.seed,
         steps=options.steps,
-        device=device,
+        device=_cli.device(options.device),
         bf16=options.bf16,
         init_from=options.init_from,
         afresh=options.afresh,

@@ -17,6 +17,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from .. import _cli
 from .._files import replacing, sha256
 from ..metrics import psnr_db
 from ..ntc.codec import NTCCodec
@@ -146,6 +147,7 @@ def train(
             f"{run.start}{remark}",
             flush=True,
         )
+        _cli.note_slow_bf16(bf16, fabric.device)
     if is_first and run.progress.step == 0 and 0 in snapshots:
         run.keep_snapshot(files)
     deadline = math.inf

@@ -207,7 +207,7 @@ def test_twice_the_temperatures_move_no_crop_by_a_hundredth_of_a_bit(kodak_gaps:
     assert moved.max() < 0.01
     assert moved.quantile(0.9) < 0.003
     sides = pd.read_csv(TABLES / "kodak_gaps_bidirectional.csv")
-    # A crop drawn at .0025 has hyper latents so far out that encoder and fits are led into another basin.
+    # At .0025 hyper latents spread too far for chains that start from a Gaussian fit; the README says so.
     assert sides.loc[sides["lmbda"] > 0.0025, "bidirectional_gap_bpp"].max() < 0.01
     assert (single["neg_log_gamma_upper_bpp"] < single["encoder_bpp"]).all()
 

@@ -104,7 +104,7 @@ def _tables(options: argparse.Namespace) -> None:
         ):
             table = out / f"kodak_gaps{kind}.csv"
             _jobs.complete(
-                read_table(table, schema, growing=True) if table.exists() else None,
+                _jobs.kept_rows(table, {}, schema),
                 models,
                 lmbdas,
                 [(path,) for path in images],
@@ -167,12 +167,12 @@ def markdown(tables: Path) -> str:
     keys = ["model", "lmbda", "image"]
     single, doubled, sides = (pd.read_csv(tables / f"kodak_gaps{kind}.csv") for kind in KINDS)
     both = single.merge(doubled, on=keys, suffixes=("", "_doubled"))
+    moved = both["neg_log_gamma_upper_bpp_doubled"] - both["neg_log_gamma_upper_bpp"]
     lines += ["", "| -log Gamma, bpp: mean, largest | lmbda | twice the temperatures | upper less lower bound |"]
     lines += ["| --- | --- | --- | --- |"]
     codecs = sorted({pair for frame in (both, sides) for pair in zip(frame["lmbda"], frame["model"], strict=True)})
     for lmbda, model in codecs:
         of_codec, simulated = ((rows["lmbda"] == lmbda) & (rows["model"] == model) for rows in (both, sides))
-        moved = both["neg_log_gamma_upper_bpp_doubled"] - both["neg_log_gamma_upper_bpp"]
         cells = (
             _mean_and_largest(moved.loc[of_codec], "+.4f", "crop"),
             _mean_and_largest(sides.loc[simulated, "bidirectional_gap_bpp"], ".4f", "simulated crop"),

@@ -73,15 +73,14 @@ def _body(options: argparse.Namespace) -> None:
             checked_ntc(codec, model)
         if options.cluster:
             codecs[model, lmbda] = codec
-    if not options.cluster:
-        _cli.device(options.device)
+    device = None if options.cluster else _cli.device(options.device)
     kept = _jobs.kept_rows(options.csv, settings, ENCODED)
     if options.out:
         kept = _with_streams(kept, options.out)
         _make_folder(options.out)
     together = list(_jobs.equal_sizes(paths, lambda path: read_crop(path, options.crop).shape, options.batch))
-    if not options.cluster:
-        _cli.note_slow_bf16(options.bf16, _cli.device(options.device))
+    if device:
+        _cli.note_slow_bf16(options.bf16, device)
 
     def job_of(model: str, lmbda: float, paths: tuple[Path, ...]) -> Job:
         return Job(

@@ -87,8 +87,7 @@ def _body(options: argparse.Namespace) -> None:
             codecs[model, lmbda] = codec
         if options.both_sides and not isinstance(codec, GenerativeCodec):
             raise ValueError(f"`--both-sides` needs a codec with `sample_prior`, got {model}, which has none.")
-    if not options.cluster:
-        _cli.device(options.device)
+    device = None if options.cluster else _cli.device(options.device)
     apart = {  # tables of models of their own, asked for by a file
         "rounded": (measure_rounded, ROUNDED, format_rounded),
         "both_sides": (measure_both_sides, BOTH_SIDES, format_both_sides),
@@ -101,8 +100,8 @@ def _body(options: argparse.Namespace) -> None:
     }
 
     together = list(groups(paths, settings))
-    if not options.cluster:
-        _cli.note_slow_bf16(options.bf16, _cli.device(options.device))
+    if device:
+        _cli.note_slow_bf16(options.bf16, device)
 
     def job_of(model: str, lmbda: float, paths: tuple[Path, ...]) -> Job:
         codec = codecs.get((model, lmbda))

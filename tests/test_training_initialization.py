@@ -115,14 +115,20 @@ def correlated_latents(seed: int) -> torch.Tensor:
     return torch.cat([7 + 20 * slow(128), noise], 1)
 
 
-@pytest.mark.parametrize(
-    ("kind", "more"), [("mean-scale", ""), ("mean-scale", 'hyper_synthesis = "jpeg-like"'), ("scale", "")]
-)
-def test_side_information_is_worth_its_bits_from_the_start(kind, more):
+WIDE_PRIORS = {
+    "mean-scale": 'kind = "mean-scale"\nwidth = 32',
+    "jpeg-like": 'kind = "mean-scale"\nwidth = 32\nhyper_synthesis = "jpeg-like"',
+    "scale": 'kind = "scale"\nwidth = 32',
+    "charm": 'kind = "charm"\nslices = 2\nsupport = 1\nhyper_widths = [32, 32, 32]\nwidths = [12, 12]',
+    "elic": 'kind = "elic"\nwidth = 32\ngroups = [2, 6]\ncontext_widths = [6, 6]\naggregation_widths = [16, 16]',
+}
+
+
+@pytest.mark.parametrize("kind", WIDE_PRIORS)
+def test_side_information_is_worth_its_bits_from_the_start(kind):
     """On other latents than it was made from, side information included, against each channel's own Gaussian."""
     y = correlated_latents(0)
-    recipe = tiny_recipe(prior=f'kind = "{kind}"\nwidth = 32\n{more}', latent_channels=8)
-    codec = build(recipe)
+    codec = build(tiny_recipe(prior=WIDE_PRIORS[kind], latent_channels=8))
     assert isinstance(codec.prior, Hyperprior)
     start_hyperprior(codec.prior, y)
     fresh = correlated_latents(1)
@@ -166,7 +172,7 @@ def test_a_principal_start_of_several_stages_beats_the_mean_at_its_best_step(kin
 
 
 @pytest.mark.parametrize("kind", ["charm", "elic"])
-def test_every_step_starts_at_the_moments_of_its_channels(kind, images):
+def test_every_step_starts_with_residuals_of_its_own_scale(kind, images):
     codec = build(tiny_recipe(prior=CONTEXTS[kind]))
     codec.get_parameter("analysis.4.weight").mul_(60.0)  # means of several integers, as principal components have not
     initialize_principal(codec, images, 0.01, {"prior"})
@@ -174,12 +180,14 @@ def test_every_step_starts_at_the_moments_of_its_channels(kind, images):
     z, y = codec.infer(images)
     assert y.mean(dim=(0, 2, 3)).abs().max() > 1
     assert (z.std(dim=(0, 2, 3)) > 0.5).any()
-    about = y.mean(dim=(0, 2, 3))
-    deviation = (y - about[:, None, None]).square().mean(dim=(0, 2, 3)).sqrt().clamp(0.11, 256)
-    for step in steps_of(codec.prior, (z, y)):
-        mean, log_scale = (v[..., step.mask].mean(dim=(0, 2)) for v in (step.mean, step.scale.log()))
-        assert ((mean - about[step.channels]).abs() < 0.2 * deviation[step.channels] + 0.1).all()
-        assert ((log_scale - deviation[step.channels].log()).abs() < 0.2).all()
+    deviation = y.std(dim=(0, 2, 3))
+    for step in steps_of(codec.prior, (torch.round(z), torch.round(y))):
+        residual = (y[:, step.channels] - step.mean)[..., step.mask]
+        wide = deviation[step.channels] > 1
+        assert (residual.mean(dim=(0, 2)).abs() < 0.1 * deviation[step.channels] + 0.1).all()
+        assert (residual.std(dim=(0, 2)) < deviation[step.channels] + 0.1).all()
+        standardized = (residual / step.scale[..., step.mask]).square().mean(dim=(0, 2)).sqrt()
+        assert ((standardized[wide] - 1).abs() < 0.2).all()
     correction = codec.prior.for_synthesis((z, y)) - y
     assert float(correction.abs().mean()) < 0.05
     assert bool(correction.any()) == (kind == "charm")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..model import Latents
 from .layers import down
-from .priors import CodingStep, Head, Hyperprior, Reader, Visitor, bounded_scale, everywhere, last_layer
+from .priors import CodingStep, Head, Hyperprior, Reader, Visitor, bounded_scale, everywhere
 from .transforms import Transform, hyper_analysis, hyper_synthesis
 
 
@@ -79,12 +79,12 @@ class CharmPrior(Hyperprior):
         return readers
 
     def heads(self) -> list[Head]:
-        """Return the last layers of the networks of all slices."""
+        """Return the networks of all slices."""
         heads = []
         for channels, networks in self._slices():
-            heads.append(Head(last_layer(networks.mean), slice(None), channels, "mean"))
-            heads.append(Head(last_layer(networks.log_scale), slice(None), channels, "log-scale"))
-            heads.append(Head(last_layer(networks.correction), slice(None), channels, "correction"))
+            heads.append(Head(networks.mean, slice(None), channels, "mean"))
+            heads.append(Head(networks.log_scale, slice(None), channels, "log-scale"))
+            heads.append(Head(networks.correction, slice(None), channels, "correction"))
         return heads
 
     def _slices(self) -> list[tuple[slice, _SliceNetworks]]:

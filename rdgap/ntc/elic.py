@@ -77,13 +77,12 @@ class ElicPrior(Hyperprior):
         return readers
 
     def heads(self) -> list[Head]:
-        """Return both halves of the last layers of the networks of all groups."""
+        """Return both halves of the outputs of the networks of all groups."""
         heads = []
         for channels, networks in self._groups():
-            last = last_layer(networks.aggregation)
-            half = last.out_channels // 2
-            heads.append(Head(last, slice(0, half), channels, "mean"))
-            heads.append(Head(last, slice(half, 2 * half), channels, "log-scale"))
+            half = last_layer(networks.aggregation).out_channels // 2
+            heads.append(Head(networks.aggregation, slice(0, half), channels, "mean"))
+            heads.append(Head(networks.aggregation, slice(half, 2 * half), channels, "log-scale"))
         return heads
 
     def _groups(self) -> list[tuple[slice, _GroupNetworks]]:

@@ -278,12 +278,17 @@ Quantity = Literal["mean", "log-scale", "correction"]
 
 
 class Head(NamedTuple):
-    """Output channels of a layer that say something about channels of `y`."""
+    """Outputs of a network that say something about channels of `y`."""
 
-    layer: nn.Conv2d | nn.ConvTranspose2d
+    network: nn.Sequential
     outputs: slice
     channels: slice
     quantity: Quantity
+
+    @property
+    def layer(self) -> nn.Conv2d | nn.ConvTranspose2d:
+        """The convolution that the network ends in."""
+        return last_layer(self.network)
 
     def parameters(self) -> tuple[Tensor, Tensor]:
         """Return the kernels and biases of the output channels, to be changed in place."""
@@ -333,7 +338,7 @@ class Hyperprior(Prior):
 
     @abstractmethod
     def heads(self) -> list[Head]:
-        """Return the layers that means, logarithms of scales and corrections of `y` come from."""
+        """Return where means, logarithms of scales and corrections of `y` come from, for each step in this order."""
 
 
 class ScaleHyperprior(Hyperprior):
@@ -357,8 +362,8 @@ class ScaleHyperprior(Hyperprior):
         return (first, y), y
 
     def heads(self) -> list[Head]:
-        """Return the last layer of the hyper synthesis."""
-        return [Head(last_layer(self.hyper_synthesis), slice(None), slice(None), "log-scale")]
+        """Return the hyper synthesis."""
+        return [Head(self.hyper_synthesis, slice(None), slice(None), "log-scale")]
 
 
 HyperSynthesis = Literal["minnen2018", "jpeg-like"]
@@ -392,12 +397,11 @@ class MeanScaleHyperprior(Hyperprior):
         return (first, y), y
 
     def heads(self) -> list[Head]:
-        """Return both halves of the last layer of the hyper synthesis."""
-        last = last_layer(self.hyper_synthesis)
-        half = last.out_channels // 2
+        """Return both halves of the outputs of the hyper synthesis."""
+        half = last_layer(self.hyper_synthesis).out_channels // 2
         return [
-            Head(last, slice(0, half), slice(None), "mean"),
-            Head(last, slice(half, 2 * half), slice(None), "log-scale"),
+            Head(self.hyper_synthesis, slice(0, half), slice(None), "mean"),
+            Head(self.hyper_synthesis, slice(half, 2 * half), slice(None), "log-scale"),
         ]
 
 

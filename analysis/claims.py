@@ -123,11 +123,12 @@ def residual(tables: Path) -> tuple[bool, str]:
 def trained_alike(model: str, variant: str, lmbda: float) -> float:
     """Return by how many percent the held-out L of a variant is above that of a model trained as it was.
 
-    The control starts from trained weights, the part that differs afresh, and has as many steps, like the variant.
+    The control starts from trained weights, the part that differs afresh, and has as many steps, like the variant that
+    its folder is named after.
     """
     logs = {
         name: read_log(folder / f"{weights_name(name, lmbda)}.csv")
-        for name, folder in ((model, TRAINED_ALIKE), (variant, model_directory()))
+        for name, folder in ((model, TRAINED_ALIKE / variant), (variant, model_directory()))
     }
     if not logs[model]:
         raise OutOfReachError(f"no {model} was trained as {variant} at lmbda {lmbda:g}")

@@ -520,13 +520,15 @@ def test_models_trained_alike_must_have_had_as_many_steps(tmp_path: Path, monkey
     claims = script("claims")
     monkeypatch.setattr(claims, "TRAINED_ALIKE", tmp_path / "alike")
     monkeypatch.setattr(claims, "model_directory", lambda: tmp_path)
-    (tmp_path / "alike").mkdir()
-    for path, cost, steps in (("alike/a-0.01.csv", 2.0, 10), ("b-0.01.csv", 2.1, 10), ("c-0.01.csv", 2.1, 20)):
+    for variant in "bc":
+        (tmp_path / "alike" / variant).mkdir(parents=True)
+    logs = {"alike/b/a": (2.0, 10), "alike/c/a": (1.0, 10), "b": (2.1, 10), "c": (2.1, 20)}
+    for name, (cost, steps) in logs.items():
         rows = [
             dict.fromkeys(LOG_COLUMNS, 0.0) | {"step": step, "validation_lagrangian_bpp": bpp}
             for step, bpp in ((5, 9.0), (steps, cost))
         ]
-        pd.DataFrame(rows).to_csv(tmp_path / path, index=False)
+        pd.DataFrame(rows).to_csv(tmp_path / f"{name}-0.01.csv", index=False)
     assert claims.trained_alike("a", "b", 0.01) == pytest.approx(5.0)
     with pytest.raises(ValueError, match="must have had as many steps"):
         claims.trained_alike("a", "c", 0.01)

@@ -27,7 +27,7 @@ DEFAULT_LMBDA = 0.01
 NAMES = "shipped models, .safetensors files, or codecs of yours as package.module:callable"
 """What `named_codec` takes, for the help of options."""
 
-Kernels = Literal["float32", "float16", "packed"]
+Kernels = Literal["float32", "float16"] | dict[str, _kernels.Steps]
 """How a file holds the kernels of convolutions, see `write_codec`."""
 
 
@@ -187,8 +187,8 @@ def read_codec(path: Path) -> NTCCodec:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        for name, (exponent, shape) in json.loads(metadata.get("packed", "{}")).items():
-            tensors[name] = _kernels.unpack(tensors[name], exponent, shape)
+        for name, (*exponents, shape) in json.loads(metadata.get("packed", "{}")).items():
+            tensors[name] = _kernels.unpack(tensors[name], _kernels.Steps.stored(exponents, shape), shape)
         recipe = Recipe.model_validate_json(metadata["recipe"])
         with torch.random.fork_rng(devices=[]):
             codec = build_codec(recipe)
@@ -212,18 +212,17 @@ def write_codec(
         recipe: What the weights belong to.
         weights: State of the codec.
         metadata: At least `lmbda`; step, seed, data and commit say where the weights come from.
-        kernels: How those of convolutions are stored: float16 is half of float32, packed about a quarter, by rounding
-            to 4 to 8 bits below their size and compression. Everything else is float32.
+        kernels: How those of convolutions are stored: float16 is half of float32; rounded to steps and compressed they
+            take about a tenth. Everything else is float32.
     """
     stored = {name: weight.contiguous().cpu() for name, weight in weights.items()}
-    convolutions = {name: weight for name, weight in stored.items() if weight.ndim == 4}
     packed = {}
     if kernels == "float16":
-        stored |= {name: kernel.half() for name, kernel in convolutions.items()}
-    elif kernels == "packed":
-        packed = {name: (_kernels.step_exponent(name, kernel), kernel.shape) for name, kernel in convolutions.items()}
-        stored |= {name: _kernels.pack(kernel, packed[name][0]) for name, kernel in convolutions.items()}
-    said = {"packed": json.dumps(packed)} if packed else {}
+        stored |= {name: weight.half() for name, weight in stored.items() if weight.ndim == 4}
+    elif kernels != "float32":
+        packed = {name: (*steps, stored[name].shape) for name, steps in kernels.items()}
+        stored |= {name: _kernels.pack(stored[name], steps) for name, steps in kernels.items()}
+    said = {"packed": json.dumps(packed, separators=(",", ":"))} if packed else {}
     with replacing(path) as temporary:
         save_file(stored, temporary, {"recipe": recipe.model_dump_json(), **said, **metadata})
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from rdgap.images import read_image
 from rdgap.objective import cost
 from rdgap.recipes import Recipe, build_codec
-from rdgap.training import TrainingResult, checkpoint, loop, results, train, validate
+from rdgap.training import TrainingResult, checkpoint, loop, storing, train, validate
 from rdgap.training.results import LOG_COLUMNS
 from rdgap.training.schedule import average_decay, learning_rate_factor, lmbda_boost, parameter_groups
 from rdgap.zoo import read_codec, write_codec
@@ -177,10 +177,11 @@ def test_the_weights_stored_are_the_running_average(photographs, tmp_path, weigh
     for number, weights in enumerate(steps, start=1):
         past = (1 + number) / (10 + number)
         average = {name: past * average[name] + (1 - past) * weights[name] for name in average}
-    saved, stored = load_file(checkpoint_of(result)), load_file(result.weights)
+    saved, stored = load_file(checkpoint_of(result)), read_codec(result.weights).state_dict()
     for name, tensor in average.items():
         torch.testing.assert_close(saved[f"average.{name}"], tensor, rtol=1e-5, atol=1e-7)
-        torch.testing.assert_close(stored[name].float(), tensor, rtol=1e-3, atol=1e-6)  # half precision
+        allowed = 0.1 if tensor.ndim == 4 else 1e-5  # kernels are rounded
+        assert (stored[name] - tensor).norm() <= allowed * tensor.norm(), name
         assert torch.equal(saved[f"model.{name}"], steps[-1][name])
     assert average_decay(tiny_recipe().training, 10**6) == 0.999
 
@@ -222,15 +223,15 @@ def test_training_measures_are_means_since_the_last_row(photographs, tmp_path, f
 
 def test_kernels_are_stored_in_fewer_bits_only_where_it_costs_nothing(photographs, tmp_path, finished, monkeypatch):
     sizes = []
-    for loss, kind, said in ((0.1, torch.uint8, "rounded to 4 to 8 bits"), (1e-12, torch.float32, "stored as float32")):
-        monkeypatch.setattr(results, "_LARGEST_LOSS", loss)
+    for loss, kind, said in ((0.1, torch.uint8, "rounded to steps"), (1e-12, torch.float32, "stored as float32")):
+        monkeypatch.setattr(storing, "_LARGEST_LOSS", loss)
         result = run(photographs, tmp_path / str(loss))
         weights = load_file(result.weights)
         assert (weights["analysis.0.weight"].dtype, weights["analysis.1.beta_root"].dtype) == (kind, torch.float32)
         assert f"kernels {said}" in result.weights.with_suffix(".md").read_text()
         sizes.append(result.weights.stat().st_size)
     assert sizes[0] < 0.6 * sizes[1]
-    monkeypatch.setattr(results, "_LARGEST_LOSS", 0.0)
+    monkeypatch.setattr(storing, "_LARGEST_LOSS", 0.0)
     with pytest.raises(RuntimeError, match="must cost what they did, got L "):
         run(photographs, tmp_path / "none")
     assert not (tmp_path / "none" / finished.weights.name).exists()

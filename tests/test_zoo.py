@@ -72,32 +72,61 @@ def test_half_precision_is_for_kernels_only(tmp_path: Path) -> None:
     assert rounded > 0
 
 
-def test_packed_kernels_are_rounded_by_their_size_and_everything_else_is_exact(tmp_path: Path) -> None:
-    written = write(tmp_path / "a.safetensors", kernels="packed")
+def steps_of(codec: NTCCodec, exponent: int) -> dict[str, _kernels.Steps]:
+    """Rows in steps that rise by a power of two each, columns in steps that fall."""
+    return {
+        name: _kernels.Steps(
+            [4 * (exponent + row) for row in range(len(kernel))], [-4 * n for n in range(len(kernel[0]))]
+        )
+        for name, kernel in codec.state_dict().items()
+        if kernel.ndim == 4
+    }
+
+
+def test_packed_kernels_are_rounded_to_their_steps_and_everything_else_is_exact(tmp_path: Path) -> None:
+    steps = steps_of(tiny_codec(0), -9)
+    written = write(tmp_path / "a.safetensors", kernels=steps)
     read = read_codec(tmp_path / "a.safetensors").state_dict()
     for name, weight in written.state_dict().items():
         if weight.ndim != 4:
             assert torch.equal(read[name], weight)
             continue
-        bits = {"analysis": 6, "synthesis": 8, "prior": 4}[name.split(".")[0]]
-        size = float(weight.square().mean().sqrt())
-        error = float((read[name] - weight).abs().max())
-        assert 0 < error <= 0.5 * size * 2 ** (0.5 - bits), name  # half a step, which is a power of two near the size
+        rows, columns = (torch.arange(count) for count in weight.shape[:2])
+        error = (read[name] - weight).abs().amax((2, 3))
+        assert (error <= 0.5 * 2.0 ** (-9 + rows[:, None] - columns) + 1e-7).all(), name
+        assert error.max() > 0
 
 
 def test_packing_is_exact_on_its_steps_whatever_their_size() -> None:
-    steps = torch.tensor([0, 1, -1, 127, -128, 256, -70_000, 2**30]).reshape(2, 2, 1, 2)
+    integers = torch.tensor([0, 1, -1, 127, -128, 256, -70_000, 2**30]).reshape(2, 2, 1, 2).double()
     for exponent in (-20, 0, 7):
-        kernel = steps.double() * 2.0**exponent
-        back = _kernels.unpack(_kernels.pack(kernel, exponent), exponent, kernel.shape)
+        steps = _kernels.Steps([4 * exponent, 4 * exponent + 5], [1, -7])
+        kernel = integers * 2.0 ** (exponent + torch.tensor([[0, -2], [2, 0]])[..., None, None])  # 6, -2 quarters round
+        back = _kernels.unpack(_kernels.pack(kernel, steps), steps, kernel.shape)
         assert torch.equal(back, kernel.float())
-    assert _kernels.step_exponent("prior.a.weight", torch.zeros(1, 1, 3, 3)) == 0
+    # files of before, when a kernel had one step for all
+    assert _kernels.Steps.stored([-3], (2, 3, 5, 5)).sizes().tolist() == [[0.125] * 3] * 2
+    assert _kernels.Steps.stored([[4, 8], [0]], (2, 1, 5, 5)).sizes().tolist() == [[2.0], [4.0]]
+
+
+def test_steps_are_inverse_to_the_root_of_the_sensitivity() -> None:
+    rows, columns = torch.tensor([1.0, 16.0, 2.0**-20]), torch.tensor([4.0, 1.0, 64.0, 2.0**-10])
+    sizes = torch.from_numpy(_kernels.steps_for(torch.outer(rows, columns), -5.0).sizes())
+    wanted = 2**-5.0 / torch.outer(rows, columns).sqrt()
+    least = float(torch.outer(rows, columns).mean()) * 1e-4  # what needs less than that is treated as if it did not
+    seen = torch.outer(rows, columns) > least
+    assert seen[:2, :3].all()
+    assert not seen[2].any()
+    ratio = (sizes / wanted)[:2, :3]
+    assert ratio.max() / ratio.min() <= 2.0  # powers of two
+    assert (sizes > 0).all()
+    assert _kernels.steps_for(torch.zeros(1, 1), -5.0).sizes()[0, 0] > 1e6  # what nothing depends on
 
 
 @pytest.mark.parametrize("damaged", [b"", b"nothing", b"\xfd7zXZ\x00"])
 def test_damaged_kernels_are_said_to_be_so(tmp_path: Path, damaged: bytes) -> None:
     path = tmp_path / "a.safetensors"
-    write(path, kernels="packed")
+    write(path, kernels=steps_of(tiny_codec(), -9))
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -28,8 +28,9 @@ from ..zoo import read_codec, weights_name, write_codec
 from . import checkpoint, processes
 from .data import HeldOut, TrainingCrops, check_apart, fingerprint, seeded
 from .initialization import PARTS, initialize_principal, rescale_latents, take_weights
-from .results import Files, add_to_log, code_version, logged_validation, start_log, store, write_card
+from .results import Files, add_to_log, code_version, logged_validation, start_log, write_card
 from .schedule import average_decay, learning_rate_factor, lmbda_boost, parameter_groups
+from .storing import store
 from .validation import Validation, validate
 
 _PRINCIPAL_CROPS = 256
@@ -290,7 +291,7 @@ class _Run:
         self._save(files)
         origin = self._origin()
         with replacing(files.weights) as candidate:
-            stored, kernels = store(candidate, self.recipe, self.averaged, origin, self.held_out, measured)
+            stored, kernels = store(candidate, self.recipe, self.averaged, origin, self.crops, self.held_out, measured)
             write_card(
                 files,
                 self.recipe,

@@ -6,31 +6,22 @@ import csv
 import platform
 import shlex
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from .._files import replacing, write_text
-from ..ntc.codec import NTCCodec
 from ..recipes import Recipe
-from ..zoo import Kernels, read_codec, write_codec
 from .checkpoint import Progress
-from .validation import Validation, validate
+from .validation import Validation
 
-_LARGEST_LOSS = 1e-3  # relative change of L that storing kernels in fewer bits may cost
 LOG_COLUMNS = (
     "step", "seconds", "learning_rate", "train_lagrangian_bpp", "train_bpp", "train_mse",
     "validation_lagrangian_bpp", "validation_bpp", "validation_mse", "validation_psnr_db",
 )  # fmt: skip
-_STORED: dict[Kernels, str] = {
-    "float32": "stored as float32",
-    "float16": "stored as float16",
-    "packed": "rounded to 4 to 8 bits below their size, compressed",
-}
 
 
 @dataclass(frozen=True)
@@ -99,36 +90,6 @@ def logged_validation(path: Path, step: int) -> Validation | None:
     return None
 
 
-def store(
-    path: Path, recipe: Recipe, averaged: NTCCodec, origin: dict[str, str], images: Iterable[Tensor], full: Validation
-) -> tuple[Validation, Kernels]:
-    """Write the weights, their kernels in as few bits as hardly change L.
-
-    Args:
-        path: A .safetensors file.
-        recipe: Of the codec.
-        averaged: The codec.
-        origin: Metadata, with `lmbda`.
-        images: Held-out images.
-        full: What `averaged` costs on them.
-
-    Returns:
-        What the codec costs as it is read back from the file, and how that holds the kernels.
-
-    Raises:
-        RuntimeError: If the codec does not cost what it did even in full precision.
-    """
-    device = next(averaged.parameters()).device
-    stored = full
-    ways: tuple[Kernels, ...] = ("packed", "float16", "float32")
-    for kernels in ways:
-        write_codec(path, recipe, averaged.state_dict(), origin, kernels=kernels)
-        stored = validate(read_codec(path).to(device), images, float(origin["lmbda"]))
-        if abs(stored.lagrangian_bpp / full.lagrangian_bpp - 1) < _LARGEST_LOSS:
-            return stored, kernels
-    raise RuntimeError(f"the weights read back from {path} must cost what they did, got {stored} after {full}.")
-
-
 def code_version() -> str:
     """Return the git commit of this package where it is a checkout, else its version."""
     checkout = Path(__file__).resolve().parents[2]
@@ -155,7 +116,7 @@ def write_card(
     start: str,
     held_out: str,
     stored: Validation,
-    kernels: Kernels,
+    kernels: str,
     bf16: bool,
     seconds: float,
     device: torch.device,
@@ -188,7 +149,7 @@ def write_card(
 | held out | {held_out} |
 | steps | {origin["step"]} of {origin["steps"]} |
 | minutes | {seconds / 60:.1f} on {machine}, {platform.machine()}, torch {torch.__version__} |
-| precision | {precision}; kernels {_STORED[kernels]} |
+| precision | {precision}; kernels {kernels} |
 | code | {origin["commit"]} |
 | validation | {stored} (mean PSNR) |
 

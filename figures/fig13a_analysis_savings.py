@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from rdgap._plots import COLUMN_WIDTH_INCHES
 
-ANALYSES = ("two-layer", "two-layer-lite")
+ANALYSES = ("two-layer", "two-layer-lite", "two-layer-elic-lite")
 """Beside these: every `cnn-analysis` of whatever width."""
 
 

@@ -9,6 +9,7 @@ import sys
 
 from _figure import main, measured_style, published_style, tidy
 from _points import bd_points
+from fig13a_analysis_savings import ANALYSES
 from matplotlib.figure import Figure
 
 from rdgap._plots import COLUMN_WIDTH_INCHES
@@ -20,7 +21,7 @@ def draw() -> Figure:
     axes = figure.subplots()
     there = []
     for point in bd_points(("analysis",)):
-        if point.model not in ("two-layer", "two-layer-lite") and not point.model.startswith("cnn-analysis"):
+        if point.model not in ANALYSES and not point.model.startswith("cnn-analysis"):
             continue
         if point.published and point.published != "paper/2-layer_syn":
             continue

@@ -27,6 +27,7 @@ STYLE: Any = {
 LOOKS: dict[str, tuple[str, str]] = {
     "two-layer": ("#c1272d", "o"),
     "two-layer-no-residual": ("#f08a5d", "8"),
+    "two-layer-elic": ("#5e1a2e", "X"),
     "cnn-analysis": ("#d81b86", "<"),
     "jpeg-like": ("#0072b2", "s"),
     "jpeg-like-hyper": ("#56b4e9", "p"),

@@ -50,14 +50,15 @@ def draw() -> Figure:
 def _draw_sga(axes: Axes, encoded: pd.DataFrame) -> None:
     """Draw the rate that iterative encoding saves each codec over its own encoder, at equal PSNR."""
     for model, rows in encoded.groupby("model"):
-        if len(set(rows["lmbda"])) < 2:  # a point, not a curve
+        lmbdas = len(set(rows["lmbda"]))
+        if lmbdas < 2:  # no curve to compare along
             continue
         curves = [_curve(rows, f"{kind}bits", f"{kind}mse") for kind in ("encoder_", "")]
         draw_curve(
             axes,
             curves[0],
             curves[1],
-            {**measured_style(str(model)), "marker": "*", "markersize": 6, "label": f"{model} + SGA"},
+            {**measured_style(str(model), lmbdas), "marker": "*", "markersize": 6, "label": f"{model} + SGA"},
         )
     for codec, own in (("paper/2-layer_syn+SGA", "paper/2-layer_syn"), ("others/sga", "others/mbt2018")):
         draw_curve(axes, published_curve(own, "kodak"), published_curve(codec, "kodak"), published_style(codec))

@@ -74,19 +74,18 @@ def store(
 def kernel_sensitivities(codec: NTCCodec, lmbda: float, crops: TrainingCrops) -> dict[str, Tensor]:
     """Return the mean squared gradients of L, in bpp, on single crops: for each kernel (rows, columns).
 
-    Where training has come to rest they stand for the second derivatives, which say what rounding costs.
+    Where training has come to rest they stand for the second derivatives, which say what rounding costs. The codec does
+    not track gradients afterwards.
     """
     kernels = {name: kernel for name, kernel in codec.named_parameters() if kernel.ndim == 4}
     squares = {name: kernel.new_zeros(kernel.shape[:2], dtype=torch.float64) for name, kernel in kernels.items()}
     device = next(codec.parameters()).device
+    codec.requires_grad_(True)
     for number in range(_CROPS):
         image = crops.batch(number, 1).to(device)
-        with torch.enable_grad():
-            for kernel in kernels.values():
-                kernel.requires_grad_(True)
-            rate_nats, squared_error = codec(image, seeded(device, number))
-            cost = (rate_nats / math.log(2) + lmbda * squared_error).sum() / (image.shape[-2] * image.shape[-1])
-            gradients = torch.autograd.grad(cost, list(kernels.values()), materialize_grads=True)
+        rate_nats, squared_error = codec(image, seeded(device, number))
+        cost = (rate_nats / math.log(2) + lmbda * squared_error).sum() / (image.shape[-2] * image.shape[-1])
+        gradients = torch.autograd.grad(cost, list(kernels.values()), materialize_grads=True)
         for name, gradient in zip(kernels, gradients, strict=True):
             squares[name] += gradient.double().square().mean((2, 3)) / _CROPS
     codec.requires_grad_(False)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from rdgap.images import read_image
 from rdgap.objective import cost
 from rdgap.recipes import Recipe, build_codec
 from rdgap.training import TrainingResult, checkpoint, loop, storing, train, validate
+from rdgap.training.data import TrainingCrops, seeded
 from rdgap.training.results import LOG_COLUMNS
 from rdgap.training.schedule import average_decay, learning_rate_factor, lmbda_boost, parameter_groups
 from rdgap.zoo import read_codec, write_codec
@@ -235,6 +236,33 @@ def test_kernels_are_stored_in_fewer_bits_only_where_it_costs_nothing(photograph
     with pytest.raises(RuntimeError, match="must cost what they did, got L "):
         run(photographs, tmp_path / "none")
     assert not (tmp_path / "none" / finished.weights.name).exists()
+
+
+def test_sensitivities_are_mean_squared_differences_of_the_cost(photographs, finished, monkeypatch):
+    monkeypatch.setattr(storing, "_CROPS", 2)
+    crops = TrainingCrops(photographs[1:], 64, seed=0)
+    codec = read_codec(finished.weights).double()
+    sensitivities = storing.kernel_sensitivities(codec, LMBDA, crops)
+
+    def lagrangian_bpp(number: int) -> float:
+        rate_nats, squared_error = codec(crops.batch(number, 1).double(), seeded("cpu", number))
+        return float(rate_nats / math.log(2) + LMBDA * squared_error) / 64**2
+
+    # Not of the prior, where the gradient of the least scale is not its derivative.
+    for name, row, column in (("synthesis.conv1.weight", 1, 2), ("synthesis.conv2.weight", 0, 1)):
+        kernel = codec.get_parameter(name)
+        taps = [(row, column, *tap) for tap in product(range(kernel.shape[2]), range(kernel.shape[3]))]
+        squares = 0.0
+        for number, tap in product(range(2), taps[::3]):
+            costs = []
+            for change in (1e-5, -2e-5):
+                kernel[tap] += change
+                costs.append(lagrangian_bpp(number))
+            kernel[tap] += 1e-5
+            squares += ((costs[0] - costs[1]) / 2e-5) ** 2
+        of_taps = squares / 2 / len(taps[::3])
+        assert float(sensitivities[name][row, column]) == pytest.approx(of_taps, rel=0.5), name  # a third of the taps
+    assert not any(parameter.requires_grad for parameter in codec.parameters())
 
 
 def test_snapshots_are_the_average_on_the_way_and_change_nothing(

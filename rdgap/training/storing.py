@@ -79,11 +79,11 @@ def kernel_sensitivities(codec: NTCCodec, lmbda: float, crops: TrainingCrops) ->
     """
     kernels = {name: kernel for name, kernel in codec.named_parameters() if kernel.ndim == 4}
     squares = {name: kernel.new_zeros(kernel.shape[:2], dtype=torch.float64) for name, kernel in kernels.items()}
-    device = next(codec.parameters()).device
+    like = next(codec.parameters())
     codec.requires_grad_(True)
     for number in range(_CROPS):
-        image = crops.batch(number, 1).to(device)
-        rate_nats, squared_error = codec(image, seeded(device, number))
+        image = crops.batch(number, 1).to(like)
+        rate_nats, squared_error = codec(image, seeded(like.device, number))
         cost = (rate_nats / math.log(2) + lmbda * squared_error).sum() / (image.shape[-2] * image.shape[-1])
         gradients = torch.autograd.grad(cost, list(kernels.values()), materialize_grads=True)
         for name, gradient in zip(kernels, gradients, strict=True):

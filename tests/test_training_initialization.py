@@ -29,13 +29,14 @@ CONTEXTS = {
     "charm": 'kind = "charm"\nslices = 4\nsupport = 2\nhyper_widths = [8, 8, 8]\nwidths = [6, 6]',
     "elic": 'kind = "elic"\nwidth = 8\ngroups = [2, 6, 8]\ncontext_widths = [6, 6]\naggregation_widths = [8, 8]',
 }
-CONVOLUTIONAL = ["minnen2018", "elic"]
+CONVOLUTIONAL = ["minnen2018", "elic", "cnn"]
 
 
 def convolutional(kind: str, filters: int = 16) -> Recipe:
-    """Analysis and synthesis of that kind."""
-    transform = {"kind": kind, "filters": filters}
-    return Recipe.model_validate(tiny_recipe().model_dump() | {"analysis": transform, "synthesis": transform})
+    """Analysis of that kind, and synthesis where there is one."""
+    analysis = {"kind": kind, "filters": filters}
+    synthesis = {"kind": "minnen2018" if kind == "cnn" else kind, "filters": filters}
+    return Recipe.model_validate(tiny_recipe().model_dump() | {"analysis": analysis, "synthesis": synthesis})
 
 
 def steps_of(prior: Hyperprior, latents: Latents) -> list[CodingStep]:

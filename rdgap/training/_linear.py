@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+SIGNS = torch.tensor([1.0, -1.0])
+"""Of a value that passes rectifiers, a channel for each."""
+
 
 def fit_outputs(
     layer: nn.Conv2d | nn.ConvTranspose2d, outputs: slice, features: Tensor, target: Tensor, ridge: float = 1e-6

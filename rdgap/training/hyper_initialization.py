@@ -24,7 +24,7 @@ from ..ntc.priors import (
     ScaleHyperprior,
 )
 from ..ntc.transforms import Transform
-from ._linear import bias_of, fit_outputs, least_squares, pixels_of
+from ._linear import SIGNS, bias_of, fit_outputs, least_squares, pixels_of
 
 _LEAST_GAIN_BITS = 0.25  # per entry of y, for a hyper latent of its own: it serves 16 entries and costs some bits
 _MAGNITUDE_GAIN = 4.0  # hyper latents per unit of pooled magnitude, in deviations of y
@@ -32,7 +32,6 @@ _LEAST_DEVIATION = 0.5  # of hyper latents: smaller ones are rounded away
 _SMALLEST_RESIDUAL = 0.03
 _BOX = (0, 0, 0.5, 0.5, 0)  # of a 5x5 convolution of stride 2: the average of two entries
 _MIDDLE = (0, 1, 0)  # of a 3x3 convolution: the entry itself
-_SIGNS = torch.tensor([1.0, -1.0])  # of a value that passes ReLUs, one for each
 _TENT = (0, 0.25, 0.75, 0.75, 0.25)  # of a transposed one: the line between the middles of two entries
 
 
@@ -83,8 +82,8 @@ def _start_hyper_analysis(prior: Hyperprior, y: Tensor, mean: Tensor) -> int:
     for row, channel in enumerate(torch.cat([smooth, strong])):
         pair = slice(2 * row, 2 * row + 2)  # a ReLU for each sign
         first.weight[pair] = 0
-        first.weight[pair, channel, middle[0], middle[1]] = _SIGNS / unit[channel]
-        bias_of(first)[pair] = -_SIGNS * mean[channel] / unit[channel]
+        first.weight[pair, channel, middle[0], middle[1]] = SIGNS / unit[channel]
+        bias_of(first)[pair] = -SIGNS * mean[channel] / unit[channel]
     box = _kernel(_BOX)
     values, magnitudes = 2 * len(smooth), len(strong)
     second.weight[: values + magnitudes] = 0
@@ -102,7 +101,7 @@ def _start_hyper_analysis(prior: Hyperprior, y: Tensor, mean: Tensor) -> int:
     third.weight[:used] = 0
     for row, channel in enumerate(smooth):
         # A step of one about as wide as what the average leaves unsaid.
-        third.weight[row, 2 * row : 2 * row + 2] = _SIGNS[:, None, None] * box / left[channel]
+        third.weight[row, 2 * row : 2 * row + 2] = SIGNS[:, None, None] * box / left[channel]
     rows = slice(len(smooth), used)
     third.weight[rows, values : values + magnitudes] = _MAGNITUDE_GAIN * components[:, :, None, None] * box
     bias_of(third)[rows] = -_MAGNITUDE_GAIN * components @ about
@@ -138,9 +137,9 @@ def _pass_on(layers: list[nn.ConvTranspose2d | nn.Conv2d], used: int) -> None:
         for row in range(count):
             pair = slice(2 * row, 2 * row + 2)
             if index == 0:
-                into[row, pair] = _SIGNS[:, None, None] * kernel
+                into[row, pair] = SIGNS[:, None, None] * kernel
             else:
-                into[pair, pair] = _SIGNS[:, None, None, None] * _SIGNS[:, None, None] * kernel
+                into[pair, pair] = SIGNS[:, None, None, None] * SIGNS[:, None, None] * kernel
 
 
 def _seen_by_networks(prior: Hyperprior, z: Tensor, y: Tensor) -> dict[nn.Module, Tensor]:
@@ -200,11 +199,11 @@ def _carry(network: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
         rows = slice(0, 2 * count)
         layer.weight[rows] = 0
         if index == 0:
-            both = (solution.T[:, None] * _SIGNS[:, None]).flatten(0, 1)
+            both = (solution.T[:, None] * SIGNS[:, None]).flatten(0, 1)
             layer.weight[rows, :, middle, middle] = both[:, :-1]
             bias_of(layer)[rows] = both[:, -1]
         else:
-            layer.weight[rows, rows, middle, middle] = torch.block_diag(*[_SIGNS[:, None] * _SIGNS] * count)
+            layer.weight[rows, rows, middle, middle] = torch.block_diag(*[SIGNS[:, None] * SIGNS] * count)
 
 
 def _fit_heads(heads: list[Head], seen: dict[nn.Module, Tensor], y: Tensor) -> None:

@@ -16,7 +16,7 @@ from ..ntc.codec import NTCCodec
 from ..ntc.layers import Attention, ResidualBottleneck
 from ..ntc.priors import FactorizedPrior, Hyperprior, last_layer
 from ..ntc.transforms import TwoLayerSynthesis
-from ._linear import bias_of, blocks_of, fit_outputs, least_squares, pixels_of
+from ._linear import SIGNS, bias_of, blocks_of, fit_outputs, least_squares, pixels_of
 from .hyper_initialization import start_hyperprior
 
 PARTS: tuple[str, ...] = ("analysis", "synthesis", "prior")
@@ -74,30 +74,46 @@ def _quieten(transform: nn.Module) -> None:
             bias_of(last).mul_(0.01)
 
 
-def _fit_analysis(analysis: nn.Module, features: Tensor, lmbda: float) -> None:
+def _fit_analysis(analysis: nn.Module, images: Tensor, lmbda: float) -> None:
+    layers = list(analysis.children())
     last = _convolutions(analysis)[-1]
-    known = features.shape[1]  # channels that hold principal components; the others keep weak random weights
-    for layer in analysis.children():
-        if isinstance(layer, nn.Conv2d) and layer.stride[0] > 1:
-            stride, padding = layer.stride[0], int(layer.padding[0])
-            blocks = blocks_of(features[:, :known], stride)
-            mean = blocks.mean(0)
-            _, vectors = torch.linalg.eigh((blocks - mean).T.double() @ (blocks - mean).double())
-            count = min(layer.out_channels, vectors.shape[1])
-            basis = vectors.T.flip(0).to(features.dtype)
-            if layer is last:
-                basis = sparse_basis(blocks - mean, basis, _FEATURE_SCALE * _step(lmbda))
-            scale = 1.0 if features.shape[1] > 3 else _FEATURE_SCALE
-            kernels = scale * basis[:count]
-            layer.weight.mul_(_FEATURE_SCALE)
-            layer.weight[:count, :known] = 0
-            inner = slice(padding, padding + stride)
-            layer.weight[:count, :known, inner, inner] = kernels.reshape(count, -1, stride, stride)
-            if layer.bias is not None:
-                layer.bias.zero_()
-                layer.bias[:count] = -kernels @ mean
-            known = count
-        features = layer(features)
+    features = known = images  # channels, or differences of two, that hold principal components
+    signs = torch.ones(1)  # of the channels that carry one component
+    for index, layer in enumerate(layers):
+        if not (isinstance(layer, nn.Conv2d) and layer.stride[0] > 1):
+            features = layer(features)
+            known = _differences(features, known.shape[1], signs)
+            continue
+        stride, padding = layer.stride[0], int(layer.padding[0])
+        blocks = blocks_of(known, stride)
+        mean = blocks.mean(0)
+        _, vectors = torch.linalg.eigh((blocks - mean).T.double() @ (blocks - mean).double())
+        basis = vectors.T.flip(0).to(features.dtype)
+        if layer is last:
+            basis = sparse_basis(blocks - mean, basis, _FEATURE_SCALE * _step(lmbda))
+        scale = 1.0 if index else _FEATURE_SCALE
+        leaving = (
+            SIGNS if isinstance(layers[min(index + 1, len(layers) - 1)], nn.ReLU | nn.LeakyReLU) else torch.ones(1)
+        )
+        kernels = scale * basis[: layer.out_channels // len(leaving)]
+        count, entering = len(kernels), known.shape[1]
+        inner = kernels.reshape(count, 1, entering, 1, stride, stride)
+        inner = inner * leaving[:, None, None, None, None] * signs[:, None, None]
+        layer.weight.mul_(_FEATURE_SCALE)
+        outputs, inputs = slice(0, count * len(leaving)), slice(0, entering * len(signs))
+        layer.weight[outputs, inputs] = 0
+        middle = slice(padding, padding + stride)
+        layer.weight[outputs, inputs, middle, middle] = inner.reshape(outputs.stop, inputs.stop, stride, stride)
+        if layer.bias is not None:
+            layer.bias.zero_()
+            layer.bias[outputs] = (-(kernels @ mean)[:, None] * leaving).flatten()
+        features, signs = layer(features), leaving
+        known = _differences(features, count, signs)
+
+
+def _differences(features: Tensor, count: int, signs: Tensor) -> Tensor:
+    """Return the signed sums of the channels that carry one component each."""
+    return (features[:, : count * len(signs)].unflatten(1, (count, len(signs))) * signs[:, None, None]).sum(2)
 
 
 @torch.no_grad()

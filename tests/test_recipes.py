@@ -43,8 +43,10 @@ def test_paper_size_recipes_have_a_small_one_beside_them(name: str) -> None:
 def test_small_recipes_stay_small(name: str) -> None:
     complexity = count(shipped_recipe(name))
     assert complexity.parameters < 6e6  # 12 MB of weights in half precision
-    assert complexity.analysis.macs_per_pixel < 40e3
-    assert complexity.parameters < count(shipped_recipe(name.removesuffix("-lite"))).parameters / 2.5
+    of_elic = name == "two-layer-elic-lite"  # the small one with the analysis that `two-layer` has
+    assert complexity.analysis.macs_per_pixel < (70e3 if of_elic else 40e3)
+    paper = "two-layer" if of_elic else name.removesuffix("-lite")
+    assert complexity.parameters < count(shipped_recipe(paper)).parameters / 2.5
 
 
 @pytest.mark.parametrize("name", PAPER_SIZE)

@@ -95,13 +95,17 @@ def read(name: str, schema: Schema | None = None) -> pd.DataFrame:
 
 
 def measured_grids(dataset: str = "kodak", measure: MeasureName = "psnr") -> dict[str, CodecGrid]:
-    """Return every model's points on a data set by name; none where it was not measured, or not by this measure."""
+    """Return every model's curve on a data set by name; none where it was not measured, or not by this measure.
+
+    A model of one lmbda has no curve.
+    """
     try:
         table = read(f"{dataset}_learned.csv", EVALUATION)
     except MissingTableError:
         return {}
     column = {"psnr": "psnr_db", "ms-ssim": "ms_ssim", "lpips": "lpips"}[measure]
     table = table.loc[table.groupby("codec")[column].transform(lambda values: values.notna().all()), :]
+    table = table.loc[table.groupby("codec")["setting"].transform("nunique") > 1, :]
     return codec_grids(table, measure) if len(table) else {}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from _figure import PUBLISHED, draw_published, measured_grids, measured_style, shown, tidy
 from matplotlib.figure import Figure
@@ -32,9 +34,9 @@ AXES: dict[MeasureName, str] = {
 def curves_on(dataset: str, measure: MeasureName) -> Figure:
     """Draw the curves."""
     name, images = SETS[dataset]
-    figure = Figure(figsize=(COLUMN_WIDTH_INCHES, 2.9), layout="constrained")
-    axes = figure.subplots()
     ours = measured_grids(dataset, measure)
+    figure = Figure(figsize=(COLUMN_WIDTH_INCHES, 4.2 if ours else 2.9), layout="constrained")
+    axes = figure.subplots()
     for codec, grid in ours.items():
         curve = grid.averaged_curve("mean distortion" if measure == "lpips" else "mean quality")
         axes.plot(curve.rate_bpp, shown(curve.quality, measure), **measured_style(codec, len(curve.quality)))
@@ -50,5 +52,9 @@ def curves_on(dataset: str, measure: MeasureName) -> Figure:
     axes.set_title(name if ours else f"{name}\n(ours not measured)", fontsize=7)
     tidy(axes)
     corner = "upper right" if measure == "lpips" else "lower right"
-    axes.legend(frameon=False, loc=corner, handlelength=2.4, labelspacing=0.3, fontsize=6.5)
+    look: Any = {"frameon": False, "handlelength": 2.4, "labelspacing": 0.3, "fontsize": 6.5}
+    if ours:
+        figure.legend(loc="outside lower center", ncols=2, **look)
+    else:
+        axes.legend(loc=corner, **look)
     return figure

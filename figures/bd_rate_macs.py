@@ -21,7 +21,7 @@ DECODER = ("synthesis", "hyper_synthesis", "context")
 
 def draw() -> Figure:
     """Draw a point per codec; hulls are over the logarithm of MACs, apart for ours, which are less trained."""
-    figure = Figure(figsize=(1.6 * COLUMN_WIDTH_INCHES, 3.0), layout="constrained")
+    figure = Figure(figsize=(1.6 * COLUMN_WIDTH_INCHES, 3.9), layout="constrained")
     axes = figure.subplots()
     points = bd_points(DECODER)
     for point in points:

@@ -19,13 +19,13 @@ ANALYSES = ("two-layer", "two-layer-lite", "two-layer-elic-lite")
 
 def draw() -> Figure:
     """Draw every trained model of that synthesis beside the paper's, which has ELIC's analysis."""
-    figure = Figure(figsize=(COLUMN_WIDTH_INCHES, 2.7), layout="constrained")
+    figure = Figure(figsize=(COLUMN_WIDTH_INCHES, 3.1), layout="constrained")
     axes = figure.subplots()
     chosen = [grid for codec, grid in measured_grids().items() if codec in ANALYSES or codec.startswith("cnn-analysis")]
     draw_savings(axes, chosen, ["paper/2-layer_syn"])
     if not any(grid.codec.startswith("cnn-analysis") for grid in chosen):
         axes.set_title("CNN analyses: no trained weights yet", fontsize=7)
-    axes.legend(frameon=False, loc="best", handlelength=2.2, labelspacing=0.3)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2, handlelength=2.2, labelspacing=0.3)
     return figure
 
 

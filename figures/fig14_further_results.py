@@ -34,7 +34,7 @@ def draw() -> Figure:
 
     Ours were encoded iteratively on crops, for which there is no BPG, so that their gain has a panel of its own.
     """
-    figure = Figure(figsize=(2 * COLUMN_WIDTH_INCHES, 3.6), layout="constrained")
+    figure = Figure(figsize=(2 * COLUMN_WIDTH_INCHES, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     grids = measured_grids()
     draw_savings(left, grids.values(), PUBLISHED)

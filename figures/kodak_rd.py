@@ -17,7 +17,7 @@ from rdgap.schemas import EVALUATION
 
 def draw() -> Figure:
     """Draw mean PSNR over mean rate."""
-    figure = Figure(figsize=(COLUMN_WIDTH_INCHES, 4.4), layout="constrained")
+    figure = Figure(figsize=(COLUMN_WIDTH_INCHES, 4.9), layout="constrained")
     axes = figure.subplots()
     for codec, grid in measured_grids().items():
         curve = grid.averaged_curve("mean quality")

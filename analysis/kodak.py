@@ -5,8 +5,8 @@ python analysis/kodak.py                     # only sums up the committed tables
 
 Models that the zoo has gained since are added; rows of weights that have changed are measured again. Writes
 `tables/kodak_learned.csv`, `tables/kodak_conventional.csv` (where missing) with provenance beside them,
-`tables/kodak_lagrangian.csv`, `tables/kodak_bd_rate.csv` (over BPG; a codec needs two lmbdas), and the blocks between
-the markers in the top-level README.
+`tables/kodak_lagrangian.csv`, `tables/kodak_bd_rate.csv` (over BPG; a codec needs two lmbdas), the blocks between the
+markers in the top-level README, and a row in the card of each model.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _experiment import check_smoke, every_model, few_models, fill_readme, parser, provenance, weights_of
+from _experiment import TABLES, check_smoke, every_model, few_models, fill_readme, parser, provenance, weights_of
 
 from rdgap import _cli
-from rdgap._files import replacing, sha256, write_json
+from rdgap._files import replacing, sha256, write_json, write_text
 from rdgap.bdrate import CodecGrid, Interpolation, codec_grids, compare, shipped_anchor_path
 from rdgap.bdrate.published import IMAGES_TABLE
 from rdgap.bdrate.report import frame
@@ -70,6 +70,10 @@ def _run(options: argparse.Namespace) -> None:
     for begin, end, text in ((BEGIN, END, markdown(summary)), (BD_BEGIN, BD_END, bd_markdown(options.tables))):
         print(text)
         fill_readme(begin, end, text, tables=options.tables)
+    if options.tables.resolve() == TABLES:
+        for weights, row in card_rows(options.tables).items():
+            card = weights.with_suffix(".md")
+            write_text(card, with_row(card.read_text(encoding="utf-8"), row))
 
 
 def measure_learned(
@@ -145,6 +149,25 @@ def summarize(tables: Path) -> pd.DataFrame:
         mean = sum(published[lmbda]) / len(published[lmbda])
         costs.append({"method": "two-layer of the paper", "lmbda": lmbda, "lagrangian_bpp": mean})
     return pd.DataFrame(costs)
+
+
+def card_rows(tables: Path) -> dict[Path, str]:
+    """Return the row of each model's card, by its weights."""
+    learned = read_table(tables / "kodak_learned.csv", EVALUATION)
+    of_cards = {}
+    for row in average(learned).to_dict("records"):
+        of_cards[weights_of(row["codec"], row["setting"])] = (
+            f"| Kodak | L {row['lagrangian_bpp']:.4f}, {row['rate_bpp']:.4f} bpp, {row['psnr_db']:.2f} dB (mean PSNR), "
+            f"MS-SSIM {row['ms_ssim']:.4f}, LPIPS {row['lpips']:.3f}, {row['images']} images |"
+        )
+    return of_cards
+
+
+def with_row(card: str, row: str) -> str:
+    """Return the text of a card with the row on Kodak behind that on the held-out images."""
+    lines = [line for line in card.split("\n") if not line.startswith("| Kodak |")]
+    (place,) = (index for index, line in enumerate(lines) if line.startswith("| validation |"))
+    return "\n".join([*lines[: place + 1], row, *lines[place + 1 :]])
 
 
 def markdown(summary: pd.DataFrame) -> str:

@@ -167,6 +167,15 @@ def test_readme_shows_the_table_that_the_measurements_give(kodak: ModuleType) ->
 
 
 @pytest.mark.skipif(not (TABLES / "kodak_learned.csv").exists(), reason="Kodak was not measured")
+def test_cards_of_all_models_say_what_was_measured_on_kodak(kodak: ModuleType) -> None:
+    rows = kodak.card_rows(TABLES)
+    assert set(rows) == {kodak.weights_of(*pair) for pair in kodak.every_model()}
+    for weights, row in rows.items():
+        card = weights.with_suffix(".md").read_text(encoding="utf-8")
+        assert kodak.with_row(card, row) == card
+        assert "| Kodak |" in card
+
+
 def test_shipped_models_beat_jpeg_and_two_layers_beat_one(kodak: ModuleType) -> None:
     costs = kodak.summarize(TABLES).set_index(["method", "lmbda"])["lagrangian_bpp"]
     for model in ("two-layer-lite", "jpeg-like-lite", "mean-scale-lite"):

@@ -24,6 +24,7 @@ from .tables import write_table
 from .zoo import DEFAULT_LMBDA, DEFAULT_MODEL, load_codec, trained_lmbdas, trained_models
 
 JPEG_QUALITIES = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 95)
+LMBDAS = (0.0025, 0.01, 0.04)
 PAIR_SIZE, GAP_SIZE = 256, 64
 
 
@@ -58,7 +59,7 @@ def _rate_distortion(out: Path, device: torch.device) -> None:
     print("L = bpp + lmbda * mse, mean of two photographs (rate of learned codecs: estimated; all points in the table)")
     points: list[OperatingPoint] = conventional_points("jpeg", JPEG_QUALITIES)
     for model in trained_models():
-        for lmbda in trained_lmbdas(model):
+        for lmbda in sorted(set(LMBDAS) & set(trained_lmbdas(model))):
             codec = load_codec(model, lmbda, device=device)
             points.append(learned_point(codec, name=model, lmbda=lmbda, device=device))
     table = evaluate(points, sorted((out / "photographs").glob("*.png")))

@@ -189,8 +189,8 @@ def _carry(network: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
     *layers, _ = _convolutions(network)
     centered = (outputs - outputs.mean(0)).double()
     eigenvalues, vectors = torch.linalg.eigh(centered.T @ centered / len(centered))
-    count = min([int((eigenvalues > 1e-6).sum()), *(layer.out_channels // 2 for layer in layers)])
-    directions = vectors.flip(1)[:, :count] / eigenvalues.flip(0)[:count].sqrt()
+    count = min([max(1, int((eigenvalues > 1e-6).sum())), *(layer.out_channels // 2 for layer in layers)])
+    directions = vectors.flip(1)[:, :count] / eigenvalues.flip(0)[:count].clamp(min=1e-6).sqrt()
     solution = least_squares(inputs, (centered @ directions).to(inputs.dtype), _ridge(inputs))
     for index, layer in enumerate(layers):
         layer.weight.mul_(0.3)

@@ -213,7 +213,7 @@ def write_codec(
         weights: State of the codec.
         metadata: At least `lmbda`; step, seed, data and commit say where the weights come from.
         kernels: How those of convolutions are stored: float16 is half of float32; rounded to steps and compressed they
-            take about a tenth. Everything else is float32.
+            take a tenth to a sixth. Everything else is float32.
     """
     stored = {name: weight.contiguous().cpu() for name, weight in weights.items()}
     packed = {}

@@ -58,3 +58,8 @@ def bias_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
     """Return the bias of a layer that has one."""
     assert layer.bias is not None  # only the last layer of Balle's analysis has none
     return layer.bias
+
+
+def convolutions_of(transform: nn.Module) -> list[nn.Conv2d | nn.ConvTranspose2d]:
+    """Return the convolutions among the layers of a transform, in order."""
+    return [layer for layer in transform.children() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]

@@ -24,7 +24,7 @@ from ..ntc.priors import (
     ScaleHyperprior,
 )
 from ..ntc.transforms import Transform
-from ._linear import SIGNS, bias_of, fit_outputs, least_squares, pixels_of
+from ._linear import SIGNS, bias_of, convolutions_of, fit_outputs, least_squares, pixels_of
 
 _LEAST_GAIN_BITS = 0.25  # per entry of y, for a hyper latent of its own: it serves 16 entries and costs some bits
 _MAGNITUDE_GAIN = 4.0  # hyper latents per unit of pooled magnitude, in deviations of y
@@ -56,7 +56,7 @@ def start_hyperprior(prior: Hyperprior, y: Tensor) -> None:
     for transform in hyper_synthesis.modules():
         if isinstance(transform, Transform):
             _pass_on(
-                [layer for layer in _convolutions(transform) if all(layer is not head.layer for head in heads)], used
+                [layer for layer in convolutions_of(transform) if all(layer is not head.layer for head in heads)], used
             )
     seen = _seen_by_networks(prior, torch.round(z), torch.round(y))
     for _, step in groupby(heads, lambda head: head.channels.start):
@@ -186,7 +186,7 @@ def _carry_predictions(heads: list[Head], seen: dict[nn.Module, Tensor], y: Tens
 
 def _carry(network: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
     """Let the inner layers carry the principal components of affine functions of the inputs, a ReLU for each sign."""
-    *layers, _ = _convolutions(network)
+    *layers, _ = convolutions_of(network)
     centered = (outputs - outputs.mean(0)).double()
     eigenvalues, vectors = torch.linalg.eigh(centered.T @ centered / len(centered))
     count = min([max(1, int((eigenvalues > 1e-6).sum())), *(layer.out_channels // 2 for layer in layers)])
@@ -239,10 +239,6 @@ def _ridge(inputs: Tensor) -> float:
     """Return a penalty for `least_squares` that is strong where few samples would be followed by as many weights."""
     number, features = inputs.shape
     return features / number
-
-
-def _convolutions(transform: nn.Module) -> list[nn.ConvTranspose2d | nn.Conv2d]:
-    return [layer for layer in transform.children() if isinstance(layer, nn.ConvTranspose2d | nn.Conv2d)]
 
 
 def _kernel(profile: tuple[float, ...]) -> Tensor:

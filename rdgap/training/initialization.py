@@ -16,7 +16,7 @@ from ..ntc.codec import NTCCodec
 from ..ntc.layers import Attention, ResidualBottleneck
 from ..ntc.priors import FactorizedPrior, Hyperprior, last_layer
 from ..ntc.transforms import TwoLayerSynthesis
-from ._linear import SIGNS, bias_of, blocks_of, fit_outputs, least_squares, pixels_of
+from ._linear import SIGNS, bias_of, blocks_of, convolutions_of, fit_outputs, least_squares, pixels_of
 from .hyper_initialization import start_hyperprior
 
 PARTS: tuple[str, ...] = ("analysis", "synthesis", "prior")
@@ -76,7 +76,7 @@ def _quieten(transform: nn.Module) -> None:
 
 def _fit_analysis(analysis: nn.Module, images: Tensor, lmbda: float) -> None:
     layers = list(analysis.children())
-    last = _convolutions(analysis)[-1]
+    last = convolutions_of(analysis)[-1]
     features = known = images  # channels, or differences of two, that hold principal components
     signs = torch.ones(1)  # of the channels that carry one component
     for index, layer in enumerate(layers):
@@ -146,7 +146,7 @@ def _step(lmbda: float) -> float:
 
 
 def _scale_latents(analysis: nn.Module, images: Tensor, lmbda: float) -> None:
-    last = _convolutions(analysis)[-1]
+    last = convolutions_of(analysis)[-1]
     y = analysis(images)
     kernels = least_squares(pixels_of(y), blocks_of(images, images.shape[-1] // y.shape[-1]))[:-1]
     gain = kernels.norm(dim=1) / _step(lmbda)
@@ -202,10 +202,6 @@ def _fit_layer(layer: nn.ConvTranspose2d, features: Tensor, target: Tensor) -> N
     layer.weight.mul_(0.1)
     bias_of(layer).zero_()
     fit_outputs(layer, slice(0, target.shape[1]), features, target)
-
-
-def _convolutions(transform: nn.Module) -> list[nn.Conv2d | nn.ConvTranspose2d]:
-    return [layer for layer in transform.children() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
 
 
 @torch.no_grad()

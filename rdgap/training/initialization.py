@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ def _fit_analysis(analysis: nn.Module, images: Tensor, lmbda: float) -> None:
     last = convolutions_of(analysis)[-1]
     features = known = images  # channels, or differences of two, that hold principal components
     signs = torch.ones(1)  # of the channels that carry one component
-    for index, layer in enumerate(layers):
+    for layer, following in zip_longest(layers, layers[1:]):
         if not (isinstance(layer, nn.Conv2d) and layer.stride[0] > 1):
             features = layer(features)
             known = _differences(features, known.shape[1], signs)
@@ -91,10 +92,8 @@ def _fit_analysis(analysis: nn.Module, images: Tensor, lmbda: float) -> None:
         basis = vectors.T.flip(0).to(features.dtype)
         if layer is last:
             basis = sparse_basis(blocks - mean, basis, _FEATURE_SCALE * _step(lmbda))
-        scale = 1.0 if index else _FEATURE_SCALE
-        leaving = (
-            SIGNS if isinstance(layers[min(index + 1, len(layers) - 1)], nn.ReLU | nn.LeakyReLU) else torch.ones(1)
-        )
+        scale = _FEATURE_SCALE if features is images else 1.0
+        leaving = SIGNS if isinstance(following, nn.ReLU | nn.LeakyReLU) else torch.ones(1)
         kernels = scale * basis[: layer.out_channels // len(leaving)]
         count, entering = len(kernels), known.shape[1]
         inner = kernels.reshape(count, 1, entering, 1, stride, stride)

@@ -30,8 +30,9 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(RUN) -m rdgap.demo --out out/demo
 
+# One process for each core; what tests share, a process has alone (tests/conftest.py).
 test: $(READY)
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --dist loadgroup
 
 # CompressAI pins numpy < 2, which it does not need here: hence --no-deps, and what it imports by name. The version
 # numbers of torchvision and torch, 0.28 and 2.13 for one, go together.

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import torch
 
+from ._memory import keep_freed_memory
 from ._plots import SUFFIXES
 
 
@@ -172,6 +173,7 @@ def run(
     the user reads, and the exit code is 2. A `RuntimeError` or `ArithmeticError` is a computation that failed: one line
     and exit code 1. Of several processes that fail together the one that `is_heard` says so.
     """
+    keep_freed_memory()
     try:
         body(arguments.parse_args(argv))
         sys.stdout.flush()

@@ -1,10 +1,21 @@
 """What all tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests._scripts import Trials
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one thread each, also in what they start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests of a file in one process, where their fixtures are made once, and all that look at trials in one."""
+    for item in items:
+        shares_trials = "trials" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("trials" if shares_trials else item.path.stem))
 
 
 @pytest.fixture(autouse=True)

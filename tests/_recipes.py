@@ -1,10 +1,13 @@
-"""A recipe small enough to build and run in milliseconds."""
+"""A recipe small enough to build and run in milliseconds, and what tests of its layers share."""
 
+import pytest
 import torch
 
 from rdgap.ntc import NTCCodec
 from rdgap.ntc.priors import Hyperprior
 from rdgap.recipes import Recipe, build_codec, parse_recipe
+
+first_jvp_warns = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
 TINY = """\
 name = "tiny"

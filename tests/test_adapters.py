@@ -16,6 +16,7 @@ from rdgap.gaps import Posterior, anneal, fit_gaussian
 from rdgap.model import Codec, GenerativeCodec, LatticeCodec, from_modules
 from rdgap.objective import cost
 from tests import _compressai as stand_in
+from tests._recipes import first_jvp_warns
 
 IMAGES = torch.rand(2, 3, 128, 64, generator=torch.Generator().manual_seed(1))
 
@@ -256,6 +257,7 @@ def test_the_rate_of_an_autoencoder_is_a_probability_and_its_prior_is_normal(ste
     assert float(sample.std()) == pytest.approx(1 / step, rel=0.02)
 
 
+@first_jvp_warns
 def test_forward_mode_passes_attention_and_group_norms() -> None:
     codec = from_autoencoder(Autoencoder(), step=0.5)
     latents = codec.infer(IMAGES)

@@ -22,10 +22,9 @@ from rdgap.recipes import Recipe, build_codec
 from rdgap.training.initialization import initialize_principal
 from rdgap.training.schedule import learning_rate_factor, parameter_groups
 from rdgap.zoo import model_directory, shipped_recipe
-from tests._recipes import random_images, shaken, tiny_codec
+from tests._recipes import first_jvp_warns, random_images, shaken, tiny_codec
 from tests._training import smooth_images
 
-first_jvp_warns = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
 CHANNELS = 6
 LITE = sorted(path.stem for path in model_directory().glob("*-lite.toml"))

@@ -23,9 +23,7 @@ from rdgap.ntc.layers import (
     lower_bound,
     up,
 )
-from tests._recipes import shaken
-
-first_jvp_warns = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+from tests._recipes import first_jvp_warns, shaken
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

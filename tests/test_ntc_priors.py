@@ -16,9 +16,8 @@ from rdgap.ntc import FactorizedPrior, MeanScaleHyperprior
 from rdgap.ntc.priors import DeepFactorized, gaussian_log_density
 from rdgap.ntc.quantization import Quantization, imitate, round_straight_through, unit_noise
 from rdgap.zoo import load_codec, trained_lmbdas, trained_models
-from tests._recipes import shaken
+from tests._recipes import first_jvp_warns, shaken
 
-first_jvp_warns = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
 TRAINED = [(name, lmbda) for name in trained_models() for lmbda in trained_lmbdas(name)]
 NO_WEIGHTS = pytest.param("", 0.0, marks=pytest.mark.skip(reason="there are no trained weights in models/"))

@@ -25,7 +25,6 @@ from rdgap.zoo import model_directory, shipped_recipe
 from tests._recipes import first_jvp_warns, random_images, shaken, tiny_codec
 from tests._training import smooth_images
 
-
 CHANNELS = 6
 LITE = sorted(path.stem for path in model_directory().glob("*-lite.toml"))
 PRIORS = {

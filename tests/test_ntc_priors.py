@@ -18,7 +18,6 @@ from rdgap.ntc.quantization import Quantization, imitate, round_straight_through
 from rdgap.zoo import load_codec, trained_lmbdas, trained_models
 from tests._recipes import first_jvp_warns, shaken
 
-
 TRAINED = [(name, lmbda) for name in trained_models() for lmbda in trained_lmbdas(name)]
 NO_WEIGHTS = pytest.param("", 0.0, marks=pytest.mark.skip(reason="there are no trained weights in models/"))
 

@@ -114,12 +114,14 @@ BOTH_SIDES: Schema = {
     "bidirectional_gap_stderr_bpp": Column(float, minimum=0),
     "acceptance": Column(float, minimum=0),
     "reverse_acceptance": Column(float, minimum=0),
+    "reverse_moves": Column(int, minimum=1),
     **_SETTINGS,
 }
 """Bounds of `-log Gamma` from both sides, in expectation, of images drawn from each codec itself.
 
 image: Name of the photograph whose random numbers and size were used, nothing else of it.
 acceptance: Of the moves towards the posterior; `reverse_acceptance` of those away from it.
+reverse_moves: At each temperature, each of half the step size of the one before.
 
 The other columns are those of `GAPS`; `samples` has no part in it.
 """

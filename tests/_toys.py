@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rdgap.gaps import Gaussian
 from rdgap.gaps.reference import LinearGaussian
-from rdgap.model import Codec, from_modules
+from rdgap.model import Codec, Latents, from_modules
 from rdgap.objective import likelihood_sigma
 
 
@@ -40,6 +40,48 @@ def best_diagonal(toy: LinearGaussian, images: Tensor, lmbda: float) -> Gaussian
     """The best diagonal Gaussian of each image."""
     mean = toy.posterior_mean(images, lmbda)
     return Gaussian.diagonal(mean, (-0.5 * toy.hessian(lmbda).diagonal().log()).expand_as(mean))
+
+
+class Funnel:
+    """A hyperlatent `z`, (batch, 1), that sets the scale of the latents, (batch, pixels), which pixels show in noise.
+
+    `z ~ N(0, 1)`, `y ~ N(0, exp(2 z))`, and the noise has the scale of `z = 0`: a small scale, which confines all
+    latents at once, is as likely given an image as none of them being confined.
+
+    Args:
+        pixels: Of an image, (1, 1, pixels).
+        lmbda: Sets the noise.
+    """
+
+    def __init__(self, pixels: int, lmbda: float) -> None:
+        self.pixels, self.gain = pixels, likelihood_sigma(lmbda, channels=1) / 255
+        self.hyper = torch.distributions.Normal(0.0, 1.0)
+
+    def infer(self, images: Tensor) -> Latents:
+        y = (images.flatten(1) - 0.5) / self.gain
+        return torch.zeros_like(y[:, :1]), y
+
+    def quantize(self, latents: Latents) -> Latents:
+        return tuple(latent.round() for latent in latents)
+
+    def log_prior(self, latents: Latents) -> Tensor:
+        z, y = latents
+        return self.hyper.log_prob(z).sum(1) + torch.distributions.Normal(0.0, z.exp()).log_prob(y).sum(1)
+
+    def sample_prior(self, latents: Latents, generator: torch.Generator) -> Latents:
+        z, noise = (torch.randn(latent.shape, dtype=latent.dtype, generator=generator) for latent in latents)
+        return z, z.exp() * noise
+
+    def decode(self, latents: Latents) -> Tensor:
+        return (0.5 + self.gain * latents[1]).reshape(-1, 1, 1, self.pixels)
+
+    def neg_log_gamma(self, images: Tensor) -> Tensor:
+        """Return `-log Gamma` in nats, (images,), by quadrature over `z`; latents are integrated in closed form."""
+        z = torch.linspace(-9, 7, 10_001, dtype=torch.double)[:, None]
+        square = ((images.flatten(1) - 0.5) / self.gain).square().sum(1)  # in units of the noise
+        variance = 1 + (2 * z).exp()
+        exponent = self.hyper.log_prob(z) - 0.5 * self.pixels * variance.log() - 0.5 * square / variance
+        return -exponent.logsumexp(0) - math.log(float(z[1] - z[0]))
 
 
 def patch_means() -> Codec:

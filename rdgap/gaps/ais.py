@@ -255,26 +255,36 @@ def walk_up(path: AnnealingPath, state: State, kernel: Kernel, generator: torch.
     return _walk(path, state, kernel, range(1, len(kernel.betas)), generator)
 
 
-def walk_down(path: AnnealingPath, state: State, kernel: Kernel, generator: torch.Generator) -> Walk:
-    """Let chains in equilibrium at the last beta walk to the first, with a move at each in between."""
-    return _walk(path, state, kernel, range(len(kernel.betas) - 2, 0, -1), generator)
+def walk_down(path: AnnealingPath, state: State, kernel: Kernel, generator: torch.Generator, *, moves: int) -> Walk:
+    """Let chains in equilibrium at the last beta walk to the first.
+
+    There are `moves` at each beta but the first, those at the last before its slope is taken: they part chains that
+    begin at one point. Each is of half the step size of the one before. Step sizes are those of chains that walked up;
+    where an exact sample lies the density may be so narrow that all of these are refused, and finding out which would
+    be accepted there is no way: a kernel that depends on the sample spoils the bound.
+    """
+    return _walk(path, state, kernel, range(len(kernel.betas) - 1, 0, -1), generator, moves=moves)
 
 
-def _walk(path: AnnealingPath, state: State, kernel: Kernel, stations: range, generator: torch.Generator) -> Walk:
-    slopes, probabilities, divergences = [state.second], [], []
+def _walk(
+    path: AnnealingPath, state: State, kernel: Kernel, stations: range, generator: torch.Generator, *, moves: int = 1
+) -> Walk:
+    slopes = [state.second] if stations.step > 0 else []
+    probabilities, divergences = [], []
     for station in tqdm(stations, desc="annealing", leave=False, disable=None):
-        move = transition(
-            state,
-            path,
-            beta=kernel.betas[station],
-            step_size=kernel.step_sizes[station - 1],
-            leapfrog_steps=kernel.leapfrog_steps,
-            generator=generator,
-        )
-        state = move.state
+        for halvings in range(moves):
+            move = transition(
+                state,
+                path,
+                beta=kernel.betas[station],
+                step_size=kernel.step_sizes[station - 1] / 2**halvings,
+                leapfrog_steps=kernel.leapfrog_steps,
+                generator=generator,
+            )
+            state = move.state
+            probabilities.append(move.probability.mean(0))
+            divergences.append(move.diverged.double().mean(0))
         slopes.append(state.second)
-        probabilities.append(move.probability.mean(0))
-        divergences.append(move.diverged.double().mean(0))
     return Walk(
         state=state,
         slopes_nats=torch.stack(slopes if stations.step > 0 else slopes[::-1]),

@@ -24,13 +24,12 @@ from .ais import (
     right_sum,
     walk_down,
 )
-from .hmc import transition
 from .path import GaussianPath
 from .pilot import widen
 from .posterior import Posterior, flatten
 from .variational import Gaussian, fit_gaussian
 
-_SPREADING_MOVES = 5  # of the exact sample, so that the reverse chains do not all start at one point
+REVERSE_MOVES = 5  # at each temperature, the last with a sixteenth of the step size that suits chains walking up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +156,7 @@ def bidirectional(
     generator: torch.Generator,
     leapfrog_steps: int = LEAPFROG_STEPS,
     target_acceptance: float = TARGET_ACCEPTANCE,
+    reverse_moves: int = REVERSE_MOVES,
 ) -> BidirectionalEstimate:
     """Bound `-log Gamma` of simulated images from both sides with one and the same frozen kernel.
 
@@ -169,7 +169,13 @@ def bidirectional(
         generator: Source of all random numbers.
         leapfrog_steps: Per HMC move.
         target_acceptance: Mean acceptance probability that the step sizes are tuned for.
+        reverse_moves: HMC moves at each temperature on the way back, each of half the step size of the one before.
+
+    Raises:
+        ValueError: If there is not at least one reverse move.
     """
+    if reverse_moves < 1:
+        raise ValueError(f"`reverse_moves` must be at least 1, got {reverse_moves}.")
     estimate = anneal(
         posterior,
         base,
@@ -181,11 +187,7 @@ def bidirectional(
     )
     path, kernel = GaussianPath(posterior, base), estimate.kernel
     state = path.state(base.noise_of(flatten(latents)).expand_as(estimate.state.points))
-    for _ in range(_SPREADING_MOVES):  # they leave the posterior invariant
-        state = transition(
-            state, path, beta=1.0, step_size=kernel.step_sizes[-1], leapfrog_steps=leapfrog_steps, generator=generator
-        ).state
-    walk = walk_down(path, state, kernel, generator)
+    walk = walk_down(path, state, kernel, generator, moves=reverse_moves)
     return BidirectionalEstimate(
         forward=estimate, lower_sums_nats=right_sum(walk, kernel), reverse_acceptance=walk.acceptance
     )

@@ -19,7 +19,7 @@ from ..images import random_crop, read_image
 from ..model import Codec
 from ..objective import nats_to_bpp
 from ..zoo import named_codec
-from .bidirectional import both_sides
+from .bidirectional import REVERSE_MOVES, both_sides
 from .decomposition import decompose
 from .lattice import decompose_rounded
 
@@ -138,6 +138,7 @@ def measure_both_sides(job: Job) -> pd.DataFrame:
     frame = pd.DataFrame({name: nats_to_bpp(amount, num_pixels).cpu().numpy() for name, amount in nats.items()})
     frame["acceptance"] = sides.forward.acceptance.cpu().numpy()
     frame["reverse_acceptance"] = sides.reverse_acceptance.cpu().numpy()
+    frame["reverse_moves"] = REVERSE_MOVES
     frame["num_pixels"], frame["lmbda"] = num_pixels, job.lmbda
     frame["seconds"] = (time.perf_counter() - began) / len(job.paths)
     return _labelled(frame, job)

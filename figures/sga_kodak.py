@@ -18,7 +18,7 @@ def draw() -> Figure:
     """Draw the mean saving over lmbda, one curve per model, and each crop as a pale point beside it."""
     table = read("sga_kodak.csv", ENCODED)
     models = sorted(set(table["model"]))
-    figure = Figure(figsize=(COLUMN_WIDTH_INCHES, 2.6), layout="constrained")
+    figure = Figure(figsize=(COLUMN_WIDTH_INCHES, 3.5), layout="constrained")
     axes = figure.subplots()
     for index, model in enumerate(models):
         rows = table.loc[table["model"] == model, :]
@@ -32,7 +32,7 @@ def draw() -> Figure:
     axes.set_xticks(lmbdas, [f"{lmbda:g}" for lmbda in lmbdas], rotation=30)
     axes.minorticks_off()
     tidy(axes)
-    axes.legend(frameon=False, handlelength=2.0, labelspacing=0.3)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, handlelength=2.0, labelspacing=0.3)
     return figure
 
 

@@ -113,8 +113,8 @@ class Coder:
         """Return how many bits fewer an image's escaped symbols take in its stream than the prior charges for them.
 
         Far out in a tail the prior's charge grows with the square of the distance, an escape's with its logarithm. All
-        other symbols take what the prior charges, up to the rounding of tables: a stream is as long as its estimate
-        less this. Errors as `encode`.
+        other symbols take what the prior charges, up to the rounding of tables, which ask no more than 24 bits for any
+        of theirs: a stream is as long as its estimate less this, or shorter. Errors as `encode`.
         """
         self._check(image)
         first, symbols_of = self._infer(image)

@@ -28,10 +28,11 @@ def draw() -> Figure:
     for panels, rows in zip(grid, (table.loc[~control, :], table.loc[control, :]), strict=True):
         for axes, crop in zip(panels, crops, strict=True):
             draw_etas(axes, rows.loc[rows["crop"] == crop, :], colours)
-            handles += axes.get_legend().legend_handles if axes is panels[0] else []
-            axes.get_legend().remove()
             if axes is not panels[0]:
                 axes.set_ylabel("")
+        handles += panels[0].get_legend().legend_handles
+        for axes in panels:
+            axes.get_legend().remove()
         panels[0].set_ylim(bottom=1 - 0.03 * (float(rows["eta"].max()) - 1))
     for axes, crop in zip(grid[0], crops, strict=True):
         axes.set_title(f"{crop} x {crop} pixels", fontsize="medium")

@@ -252,7 +252,8 @@ def next_step_size(step_size: Tensor, move: Move, target_acceptance: float) -> T
 
 def walk_up(path: AnnealingPath, state: State, kernel: Kernel, generator: torch.Generator) -> Walk:
     """Let chains in equilibrium at the first beta walk to the last, with a move at each but the first."""
-    return _walk(path, state, kernel, range(1, len(kernel.betas)), generator)
+    walk = _walk(path, state, kernel, range(1, len(kernel.betas)), generator)
+    return replace(walk, slopes_nats=torch.cat([state.second[None], walk.slopes_nats]))
 
 
 def walk_down(path: AnnealingPath, state: State, kernel: Kernel, generator: torch.Generator, *, moves: int) -> Walk:
@@ -263,14 +264,14 @@ def walk_down(path: AnnealingPath, state: State, kernel: Kernel, generator: torc
     where an exact sample lies the density may be so narrow that all of these are refused, and finding out which would
     be accepted there is no way: a kernel that depends on the sample spoils the bound.
     """
-    return _walk(path, state, kernel, range(len(kernel.betas) - 1, 0, -1), generator, moves=moves)
+    walk = _walk(path, state, kernel, range(len(kernel.betas) - 1, 0, -1), generator, moves=moves)
+    return replace(walk, slopes_nats=walk.slopes_nats.flip(0))
 
 
 def _walk(
     path: AnnealingPath, state: State, kernel: Kernel, stations: range, generator: torch.Generator, *, moves: int = 1
 ) -> Walk:
-    slopes = [state.second] if stations.step > 0 else []
-    probabilities, divergences = [], []
+    slopes, probabilities, divergences = [], [], []
     for station in tqdm(stations, desc="annealing", leave=False, disable=None):
         for halvings in range(moves):
             move = transition(
@@ -287,7 +288,7 @@ def _walk(
         slopes.append(state.second)
     return Walk(
         state=state,
-        slopes_nats=torch.stack(slopes if stations.step > 0 else slopes[::-1]),
+        slopes_nats=torch.stack(slopes),
         acceptance=torch.stack(probabilities).mean(0),
         divergent_share=torch.stack(divergences).mean(0),
     )

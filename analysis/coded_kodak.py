@@ -161,7 +161,7 @@ def _differing(one: Tensor, other: Tensor) -> int:
 
 
 def shares_of_allowance(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return how much each stream is longer than its estimate, and than that less what escapes save.
+    """Return how much each stream is longer than its estimate, and than that less what unlikely symbols save.
 
     Both as shares of 0.2 % and 32 bytes, negative where the stream is shorter.
     """
@@ -175,7 +175,7 @@ def markdown(table: pd.DataFrame) -> str:
     """Return what the README shows: lengths and exactness of each model over its lmbdas and all images."""
     lines = [
         "| model | lmbdas | streams | coded over estimated, all | each, least and most "
-        "| over estimate, of 0.2 % + 32 bytes | the same less what escapes save "
+        "| over estimate, of 0.2 % + 32 bytes | the same less what unlikely symbols save "
         "| other values, 1 and 2 threads | other latents, old CPU | other values, old CPU |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]

@@ -194,7 +194,7 @@ CODED: Schema = {
 
 bits_estimated: -log2 of the prior at the rounded latents.
 bits_coded: Length of the whole stream, header included.
-tail_saving_bits: How many bits fewer than the prior charges escapes take, part of the difference of these two.
+tail_saving_bits: How many bits fewer unlikely symbols take than the prior charges, part of the difference of these two.
 values_differing_one_to_two_threads: How many of the 3 * num_pixels 8-bit values a decoder with two threads has
     otherwise than the encoder, which had one; and the other way round. Empty where that was not tried.
 latents_differing_old_cpu: How many latents a decoder has otherwise that is kept from newer instructions of its CPU;

@@ -253,11 +253,9 @@ def test_kodak_is_coded_within_its_estimates_and_decoded_exactly(coded_kodak: Mo
     table = read_table(TABLES / "coded_kodak.csv", CODED)
     over_estimate, over_estimate_less_savings = coded_kodak.shares_of_allowance(table)
     assert over_estimate.max() < 1
+    assert over_estimate_less_savings.min() > 0
     assert over_estimate_less_savings.max() < 1
-    # No symbol of a table takes more than 24 bits, where the prior may charge more; the README names the one stream.
-    assert sorted(over_estimate_less_savings)[1] > -1
-    assert over_estimate_less_savings.min() > -1.05
-    assert (table["bits_coded"] > 0.95 * table["bits_estimated"]).all()  # escapes may be shorter than estimated
+    assert (table["bits_coded"] > 0.95 * table["bits_estimated"]).all()
     threads = table[["model", "values_differing_one_to_two_threads", "values_differing_two_to_one_threads"]].dropna()
     assert set(threads["model"]) == set(table["model"])
     assert not threads.drop(columns="model").to_numpy().any()

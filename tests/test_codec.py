@@ -20,7 +20,7 @@ from torch import nn
 
 from rdgap.codec import BitstreamError, Coder, bitstream, decode, elementary, encode, tables, unpack
 from rdgap.codec.__main__ import main
-from rdgap.codec.entropy import LARGEST_SYMBOL, SymbolReader, SymbolWriter
+from rdgap.codec.entropy import LARGEST_SYMBOL, SymbolReader, SymbolWriter, bits_of
 from rdgap.codec.fixed_point import FRACTION_BITS, FixedPointConvolution, in_fixed_point
 from rdgap.evaluation import coded_point, evaluate_image
 from rdgap.images import center_crop, read_image, write_image
@@ -104,7 +104,7 @@ def test_the_coded_latents_are_the_codecs_own_lattice_points(kind):
 def test_the_payload_is_as_long_as_the_estimate(kind, monkeypatch):
     codec = codec_of(*kind)
     image = random_images(3, 640, 960)
-    with torch.no_grad():  # latents as the prior expects them: where tables end, escapes are shorter than estimates
+    with torch.no_grad():  # latents as the prior expects them: unlikely ones take fewer bits than it charges
         latents = codec.sample_prior(codec.infer(image[None]), generator())
     monkeypatch.setattr(codec, "infer", lambda images: latents)
     estimated_bytes = evaluate_image(codec, image).bits / 8
@@ -114,7 +114,7 @@ def test_the_payload_is_as_long_as_the_estimate(kind, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
-def test_a_stream_is_shorter_than_its_estimate_by_what_escapes_save(kind, monkeypatch):
+def test_a_stream_is_shorter_than_its_estimate_by_what_unlikely_symbols_save(kind, monkeypatch):
     codec = codec_of(*kind)
     image = random_images(3, 640, 960)
     with torch.no_grad():
@@ -143,7 +143,7 @@ def test_a_shipped_codec_codes_a_photograph_within_its_estimate_header_included(
     coder = Coder(codec)
     stream = coder.encode(photograph)
     estimate = evaluate_image(codec, photograph)
-    expected = estimate.bits - coder.tail_saving_bits(photograph)  # escapes are cheaper than the prior's tails
+    expected = estimate.bits - coder.tail_saving_bits(photograph)
     assert 0.99 * estimate.bits < expected <= estimate.bits
     assert abs(8 * len(stream) - expected) < 0.002 * estimate.bits + 8 * 32
     measured = coded_point(coder, name="two-layer-lite", lmbda=lmbda).measure(photograph)
@@ -359,6 +359,18 @@ def test_symbols_cost_what_their_counts_say():
     counts = [gaussians.counts[i][int(s) - gaussians.lowest[i]] for i, s in zip(index, symbols, strict=True)]
     bits = (24 - np.log2(counts)).sum()
     assert 8 * len(writer.payload()) == pytest.approx(bits, abs=64)
+    assert bits_of(symbols.astype(np.int64), index, gaussians).sum() == pytest.approx(bits)
+
+
+def test_escapes_cost_what_the_coder_makes_of_them():
+    gaussians = tables.gaussian_tables()
+    symbols = np.arange(-2000, 2000)
+    index = np.full(len(symbols), 20)
+    assert gaussians.highest[20] < 5
+    writer = SymbolWriter()
+    writer.write(symbols, index, gaussians)
+    bits = bits_of(symbols, index, gaussians)
+    assert bits.sum() == pytest.approx(8 * len(writer.payload()), rel=1e-3)
 
 
 def test_every_symbol_can_be_coded():

@@ -26,9 +26,12 @@ from .bitstream import (
     padded_pixels,
     unpack,
 )
-from .entropy import LARGEST_SYMBOL, Integers, SymbolReader, SymbolWriter, escaped
+from .entropy import LARGEST_SYMBOL, Integers, SymbolReader, SymbolWriter, bits_of
 from .fixed_point import in_fixed_point, on_grid, with_children
-from .tables import ExactDensity, Tables, gaussian_tables, scale_index
+from .tables import PROBABILITY_BITS, ExactDensity, Tables, gaussian_tables, scale_index
+
+_LIKELY_BITS = PROBABILITY_BITS - 4
+"""Up to which charge the counts of tables, at least 16, tell symbols as the prior does."""
 
 
 class Coder:
@@ -110,20 +113,22 @@ class Coder:
 
     @torch.no_grad()
     def tail_saving_bits(self, image: Tensor) -> float:
-        """Return how many bits fewer an image's escaped symbols take in its stream than the prior charges for them.
+        """Return how many bits fewer an image's unlikely symbols take in its stream than the prior charges for them.
 
-        Far out in a tail the prior's charge grows with the square of the distance, an escape's with its logarithm. All
-        other symbols take what the prior charges, up to the rounding of tables, which ask no more than 24 bits for any
-        of theirs: a stream is as long as its estimate less this, or shorter. Errors as `encode`.
+        Far out in a tail the prior's charge grows with the square of the distance, but no symbol of a table takes more
+        than 24 bits, and what an escape takes grows with a logarithm. Summed over the symbols charged more than 20
+        bits; all others take what the prior charges, up to the rounding of tables. So a stream is as long as its
+        estimate less this. Errors as `encode`.
         """
         self._check(image)
         first, symbols_of = self._infer(image)
         savings = []
 
         def add(symbols: Tensor, table: Integers, tables: Tables, log_prior: Tensor) -> None:
-            outside, bits = escaped(_to_numpy(symbols), table, tables)
-            charged = -log_prior.flatten().double().numpy()[outside] / math.log(2)
-            savings.append(float((charged - bits).sum()))
+            charged_bits = -log_prior.flatten().double().numpy() / math.log(2)
+            unlikely = charged_bits > _LIKELY_BITS
+            bits = bits_of(_to_numpy(symbols)[unlikely], table[unlikely], tables)
+            savings.append(float((charged_bits[unlikely] - bits).sum()))
 
         def visit(step: CodingStep) -> Tensor:
             here = symbols_of(step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -96,13 +97,16 @@ class SymbolReader:
             raise BitstreamError("the payload is not one that this model writes.") from error
 
 
-def escaped(symbols: Integers, table: Integers, tables: Tables) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Return which symbols, (number,), are outside of the tables of those numbers, and the bits of each of these."""
+def bits_of(symbols: Integers, table: Integers, tables: Tables) -> NDArray[np.float64]:
+    """Return how many bits each of the symbols takes by the table of that number, an escape included; all (number,)."""
     lowest, highest = tables.lowest[table], tables.highest[table]
     outside = (symbols < lowest) | (symbols > highest)
-    counts = np.array([tables.counts[number][-1] for number in table[outside]], np.float64)
+    entries = np.where(outside, highest + 1, symbols) - lowest
+    counts = np.array([tables.counts[number][entry] for number, entry in zip(table, entries, strict=True)], np.float64)
+    bits = PROBABILITY_BITS - np.log2(counts)
     lengths = _bit_lengths(_excess(symbols[outside], lowest[outside], highest[outside])).astype(np.float64)
-    return outside, PROBABILITY_BITS - np.log2(counts / _NUMBER_OF_LENGTHS) + (lengths - 1)
+    bits[outside] += math.log2(_NUMBER_OF_LENGTHS) + (lengths - 1)
+    return bits
 
 
 def _excess(symbols: Integers, lowest: Integers, highest: Integers) -> Integers:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..ntc.layers import CheckerboardConv2d, Upsampling, as_convolution, checkerboard
+from ..ntc.layers import CheckerboardConv2d, Convolution, Upsampling, as_convolution, checkerboard
 
 FRACTION_BITS = 12
 """Activations, means and raw scales are multiples of `2^-FRACTION_BITS`."""
@@ -44,7 +44,7 @@ class FixedPointConvolution(nn.Module):
 
     bias: Tensor
 
-    def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    def __init__(self, convolution: Convolution) -> None:
         super().__init__()
         weight = convolution.weight.detach().cpu().double()
         if isinstance(convolution, CheckerboardConv2d):
@@ -105,7 +105,7 @@ def _support(kernels: Tensor) -> slice:
     return slice(places[0], places[-1] + 1) if places else slice(0, 1)
 
 
-def _padding(convolution: nn.Conv2d | nn.ConvTranspose2d, stride: int) -> int:
+def _padding(convolution: Convolution, stride: int) -> int:
     """Return the padding on each side, after a look at all else."""
     padding = convolution.padding[0]
     square = len(set(convolution.kernel_size)) == 1 and len(set(convolution.padding)) == 1
@@ -147,7 +147,7 @@ def in_fixed_point(network: nn.Module) -> nn.Module:
     Raises:
         ValueError: If a layer cannot be evaluated in fixed point.
     """
-    if isinstance(network, nn.Conv2d | nn.ConvTranspose2d) and type(network) in _CONVOLUTIONS:
+    if isinstance(network, Convolution) and type(network) in _CONVOLUTIONS:
         return FixedPointConvolution(network)
     if isinstance(network, _EXACT_AS_THEY_ARE):
         return network

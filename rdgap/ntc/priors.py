@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..model import Latents
-from .layers import lower_bound
+from .layers import Convolution, lower_bound
 from .quantization import Quantization, Share, imitate, unit_noise
 from .transforms import Transform, hyper_analysis, hyper_synthesis, jpeg_like_hyper_synthesis
 
@@ -286,7 +286,7 @@ class Head(NamedTuple):
     quantity: Quantity
 
     @property
-    def layer(self) -> nn.Conv2d | nn.ConvTranspose2d:
+    def layer(self) -> Convolution:
         """The convolution that the network ends in."""
         return last_layer(self.network)
 
@@ -411,10 +411,10 @@ def bounded_scale(raw: Tensor) -> Tensor:
     return log_scale.exp()
 
 
-def last_layer(transform: nn.Sequential) -> nn.Conv2d | nn.ConvTranspose2d:
+def last_layer(transform: nn.Sequential) -> Convolution:
     """Return the convolution that a transform ends in."""
     layer = transform[-1]
-    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    assert isinstance(layer, Convolution)
     return layer
 
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..ntc.layers import Convolution
+
 SIGNS = torch.tensor([1.0, -1.0])
 """Of a value that passes rectifiers, a channel for each."""
 
 
-def fit_outputs(
-    layer: nn.Conv2d | nn.ConvTranspose2d, outputs: slice, features: Tensor, target: Tensor, ridge: float = 1e-6
-) -> None:
+def fit_outputs(layer: Convolution, outputs: slice, features: Tensor, target: Tensor, ridge: float = 1e-6) -> None:
     """Set some outputs of a layer to the least-squares fit of `target`, without overlap, in place.
 
     Args:
@@ -54,12 +54,12 @@ def pixels_of(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def bias_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+def bias_of(layer: Convolution) -> Tensor:
     """Return the bias of a layer that has one."""
     assert layer.bias is not None  # only the last layer of Balle's analysis has none
     return layer.bias
 
 
-def convolutions_of(transform: nn.Module) -> list[nn.Conv2d | nn.ConvTranspose2d]:
+def convolutions_of(transform: nn.Module) -> list[Convolution]:
     """Return the convolutions among the layers of a transform, in order."""
-    return [layer for layer in transform.children() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+    return [layer for layer in transform.children() if isinstance(layer, Convolution)]

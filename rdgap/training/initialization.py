@@ -7,14 +7,14 @@ codec ends, instead of spending its first hours on finding that.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
 
 from ..ntc.codec import NTCCodec
-from ..ntc.layers import Attention, ResidualBottleneck
+from ..ntc.layers import Attention, Convolution, ResidualBottleneck
 from ..ntc.priors import FactorizedPrior, Hyperprior, last_layer
 from ..ntc.transforms import TwoLayerSynthesis
 from ._linear import SIGNS, bias_of, blocks_of, convolutions_of, fit_outputs, least_squares, pixels_of
@@ -230,17 +230,20 @@ def rescale_latents(codec: NTCCodec, gain: float) -> bool:
     another lmbda asks for. The mixture of a factorized prior is stretched likewise.
 
     Returns:
-        False, and nothing is changed, where that is impossible: where the analysis does not end, or the synthesis does
-        not begin, in a convolution, or the prior corrects `y` by at most half a step.
+        False, and nothing is changed, where that is impossible: where anything but attentions and residual blocks lies
+        between `y` and the nearest convolution of a transform, or the prior corrects `y` by at most half a step.
     """
-    last = list(codec.analysis.children())[-1]
-    entrances = _entrances(codec.synthesis)
+    exits, after = _nearest_to_latents(reversed(list(codec.analysis.children())))
+    entrances, before = _nearest_to_latents(codec.synthesis.children())
+    if isinstance(codec.synthesis, TwoLayerSynthesis):
+        entrances = [layer for layer in (codec.synthesis.conv1, codec.synthesis.conv_res) if layer is not None]
     heads = codec.prior.heads() if isinstance(codec.prior, Hyperprior) else []
-    if not (isinstance(last, nn.Conv2d) and entrances) or any(head.quantity == "correction" for head in heads):
+    if not (exits and entrances) or any(head.quantity == "correction" for head in heads):
         return False
-    last.weight.mul_(gain)
-    if last.bias is not None:
-        last.bias.mul_(gain)
+    for layer in exits:
+        _multiply_outputs(layer, gain)
+    for block in (*after, *before):
+        _stretch(block, gain)
     for layer in entrances:
         layer.weight.div_(gain)
     if isinstance(codec.prior, FactorizedPrior):
@@ -258,9 +261,33 @@ def rescale_latents(codec: NTCCodec, gain: float) -> bool:
     return True
 
 
-def _entrances(synthesis: nn.Module) -> list[nn.ConvTranspose2d]:
-    """Return the convolutions that the latents enter, none where they enter something else."""
-    if isinstance(synthesis, TwoLayerSynthesis):
-        return [layer for layer in (synthesis.conv1, synthesis.conv_res) if layer is not None]
-    first = next(iter(synthesis.children()))
-    return [first] if isinstance(first, nn.ConvTranspose2d) else []
+def _nearest_to_latents(layers: Iterable[nn.Module]) -> tuple[list[Convolution], list[ResidualBottleneck | Attention]]:
+    """Return the first convolution, none where something else comes first, and the blocks before it."""
+    blocks = []
+    for layer in layers:
+        if isinstance(layer, Convolution):
+            return [layer], blocks
+        if not isinstance(layer, ResidualBottleneck | Attention):
+            break
+        blocks.append(layer)
+    return [], []
+
+
+def _stretch(block: ResidualBottleneck | Attention, gain: float) -> None:
+    """Make of a block `f` one that maps `gain * x` to `gain * f(x)`."""
+    if isinstance(block, ResidualBottleneck):
+        first = block.branch[0]
+        assert isinstance(first, nn.Conv2d)
+        first.weight.div_(gain)
+        _multiply_outputs(last_layer(block.branch), gain)
+        return
+    for inner in (*block.trunk.children(), *block.mask.children()):
+        if isinstance(inner, ResidualBottleneck):
+            _stretch(inner, gain)
+    last_layer(block.mask).weight.div_(gain)
+
+
+def _multiply_outputs(layer: Convolution, gain: float) -> None:
+    layer.weight.mul_(gain)
+    if layer.bias is not None:
+        layer.bias.mul_(gain)

@@ -31,7 +31,7 @@ from .fixed_point import in_fixed_point, on_grid, with_children
 from .tables import PROBABILITY_BITS, ExactDensity, Tables, gaussian_tables, scale_index
 
 _LIKELY_BITS = PROBABILITY_BITS - 4
-"""Up to which charge the counts of tables, at least 16, tell symbols as the prior does."""
+"""Charge up to which the counts of tables, then 16 or more, are close to the prior's probabilities."""
 
 
 class Coder:

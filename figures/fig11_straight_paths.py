@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from rdgap._curvature_plots import colours_of, draw_distances
 from rdgap._plots import COLUMN_WIDTH_INCHES
 
-LMBDA = 0.01
+LMBDA = 0.08  # as in the paper
 
 
 def draw() -> Figure:
-    """Draw one panel per crop: means over pairs at lmbda 0.01, and of the controls."""
+    """Draw one panel per crop: means over pairs at lmbda 0.08, and of the controls."""
     paths = read("latent_curvature_paths.csv")
     paths = paths.loc[(paths["lmbda"] == LMBDA) | paths["model"].str.endswith("-control"), :]
     columns = {f"{name}_mean": name for name in ("mse_to_originals", "mse_to_reconstructions")}

@@ -1,5 +1,6 @@
 """A principal start is a linear transform codec; weights of another training are taken whole and rescaled."""
 
+import copy
 import math
 
 import numpy as np
@@ -210,27 +211,26 @@ def test_only_the_named_parts_are_set(images):
     assert changed == {"synthesis.0.weight", "synthesis.0.bias"}
 
 
+def assert_rescaled_alike(codec: NTCCodec, gain: float, images: torch.Tensor) -> None:
+    before, decoded = codec.infer(images), codec.decode(codec.infer(images))
+    assert rescale_latents(codec, gain)
+    after = codec.infer(images)
+    torch.testing.assert_close(after[-1], gain * before[-1], rtol=1e-4, atol=1e-4 * float(after[-1].abs().max()))
+    torch.testing.assert_close(codec.decode(after), decoded, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("gain", [0.3, 2.0])
 def test_attentions_beside_the_latents_are_rescaled_with_them(gain, images):
     codec = build(convolutional("elic"))
     shaken(codec.analysis, strength=0.05)
     shaken(codec.synthesis, strength=0.05)
-    before, decoded = codec.infer(images[:4]), codec.decode(codec.infer(images[:4]))
-    assert rescale_latents(codec, gain)
-    after = codec.infer(images[:4])
-    torch.testing.assert_close(after[-1], gain * before[-1], rtol=1e-4, atol=1e-4 * float(after[-1].abs().max()))
-    torch.testing.assert_close(codec.decode(after), decoded, rtol=0, atol=1e-4 * float(decoded.abs().max()))
+    assert_rescaled_alike(codec, gain, images[:4])
 
 
 @pytest.mark.parametrize("recipe", ARCHITECTURES.values(), ids=ARCHITECTURES)
 @pytest.mark.parametrize("gain", [0.3, 2.0])
 def test_rescaled_latents_decode_to_the_same_image(recipe, gain, images):
-    codec = principal(recipe, images)
-    before, decoded = codec.infer(images[:4]), codec.decode(codec.infer(images[:4]))
-    assert rescale_latents(codec, gain)
-    after = codec.infer(images[:4])
-    torch.testing.assert_close(after[-1], gain * before[-1], rtol=1e-4, atol=1e-4 * float(after[-1].abs().max()))
-    torch.testing.assert_close(codec.decode(after), decoded, rtol=0, atol=1e-4)
+    assert_rescaled_alike(principal(recipe, images), gain, images[:4])
 
 
 def test_rescaled_latents_keep_what_the_hyperprior_says(images):
@@ -266,12 +266,15 @@ def test_rescaled_latents_keep_what_every_step_says(kind, images):
         torch.testing.assert_close(after.scale[inside], 2 * step.scale[inside], rtol=1e-4, atol=0)
 
 
-def test_latents_that_cannot_be_rescaled_stay_as_they_are():
-    recipe = tiny_recipe(prior=CONTEXTS["charm"])  # its corrections are bounded
-    codec, untouched = build(recipe), build(recipe)
+@pytest.mark.parametrize("obstacle", ["corrections", "activation"])
+def test_latents_that_cannot_be_rescaled_stay_as_they_are(obstacle):
+    codec = build(tiny_recipe(prior=CONTEXTS["charm"]) if obstacle == "corrections" else ARCHITECTURES["jpeg-like"])
+    if obstacle == "activation":
+        codec.synthesis = nn.Sequential(nn.Tanh(), *codec.synthesis.children())
+    untouched = copy.deepcopy(codec.state_dict())
     assert not rescale_latents(codec, 2.0)
     for name, weight in codec.state_dict().items():
-        assert torch.equal(weight, untouched.state_dict()[name])
+        assert torch.equal(weight, untouched[name])
 
 
 def test_rescaled_latents_stretch_the_factorized_density(images):

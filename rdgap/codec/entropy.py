@@ -38,15 +38,14 @@ class SymbolWriter:
         in an Elias gamma code, lengths first.
         """
         lowest, highest = tables.lowest[table], tables.highest[table]
-        inside = (lowest <= symbols) & (symbols <= highest)
-        entries = np.where(inside, symbols, highest + 1) - lowest
+        entries, outside = _entries(symbols, lowest, highest)
         order, runs = _runs(table)
         sorted_entries = entries[order].astype(np.int32)
         for number, run in runs:
             self._coder.encode(sorted_entries[run], tables.models[number])
-        outside = order[~inside[order]]
-        if len(outside):
-            self._write_escaped(symbols[outside], lowest[outside], highest[outside])
+        escaped = order[outside[order]]
+        if len(escaped):
+            self._write_escaped(symbols[escaped], lowest[escaped], highest[escaped])
 
     def _write_escaped(self, symbols: Integers, lowest: Integers, highest: Integers) -> None:
         excess = _excess(symbols, lowest, highest)
@@ -100,13 +99,18 @@ class SymbolReader:
 def bits_of(symbols: Integers, table: Integers, tables: Tables) -> NDArray[np.float64]:
     """Return how many bits each of the symbols takes by the table of that number, an escape included; all (number,)."""
     lowest, highest = tables.lowest[table], tables.highest[table]
-    outside = (symbols < lowest) | (symbols > highest)
-    entries = np.where(outside, highest + 1, symbols) - lowest
+    entries, outside = _entries(symbols, lowest, highest)
     counts = np.array([tables.counts[number][entry] for number, entry in zip(table, entries, strict=True)], np.float64)
     bits = PROBABILITY_BITS - np.log2(counts)
     lengths = _bit_lengths(_excess(symbols[outside], lowest[outside], highest[outside])).astype(np.float64)
     bits[outside] += math.log2(_NUMBER_OF_LENGTHS) + (lengths - 1)
     return bits
+
+
+def _entries(symbols: Integers, lowest: Integers, highest: Integers) -> tuple[Integers, NDArray[np.bool_]]:
+    """Return the places of symbols in their tables, the escape's for those outside, and which are outside."""
+    outside = (symbols < lowest) | (symbols > highest)
+    return np.where(outside, highest + 1, symbols) - lowest, outside
 
 
 def _excess(symbols: Integers, lowest: Integers, highest: Integers) -> Integers:

@@ -70,9 +70,7 @@ def _quieten(transform: nn.Module) -> None:
     """
     for block in transform.modules():
         if isinstance(block, ResidualBottleneck | Attention):
-            last = last_layer(block.branch if isinstance(block, ResidualBottleneck) else block.mask)
-            last.weight.mul_(0.01)
-            bias_of(last).mul_(0.01)
+            _multiply_outputs(last_layer(block.branch if isinstance(block, ResidualBottleneck) else block.mask), 0.01)
 
 
 def _fit_analysis(analysis: nn.Module, images: Tensor, lmbda: float) -> None:
@@ -275,16 +273,13 @@ def _nearest_to_latents(layers: Iterable[nn.Module]) -> tuple[list[Convolution],
 
 def _stretch(block: ResidualBottleneck | Attention, gain: float) -> None:
     """Make of a block `f` one that maps `gain * x` to `gain * f(x)`."""
-    if isinstance(block, ResidualBottleneck):
-        first = block.branch[0]
-        assert isinstance(first, nn.Conv2d)
-        first.weight.div_(gain)
-        _multiply_outputs(last_layer(block.branch), gain)
-        return
-    for inner in (*block.trunk.children(), *block.mask.children()):
+    for inner in block.modules():
         if isinstance(inner, ResidualBottleneck):
-            _stretch(inner, gain)
-    last_layer(block.mask).weight.div_(gain)
+            first, *_, last = convolutions_of(inner.branch)
+            first.weight.div_(gain)
+            _multiply_outputs(last, gain)
+    if isinstance(block, Attention):
+        last_layer(block.mask).weight.div_(gain)
 
 
 def _multiply_outputs(layer: Convolution, gain: float) -> None:
